@@ -1,0 +1,118 @@
+"""Errors that a user of Tilewright sees.
+
+Every error says *what* went wrong, *where* (an op, a source line, a tensor, a file), *why*, and a *hint* on what to do.
+The subclasses follow the user's point of view; each has a stable code and the exit code `tw` ends with.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TilewrightError(Exception):
+    """Base of all errors that are reported without a traceback."""
+
+    code: ClassVar[str] = "TW000"
+    exit_code: ClassVar[int] = 1
+    title: ClassVar[str] = "error"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        why: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.why = why
+        self.hint = hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [f"  where: {self.where}"] if self.where else []
+        lines += [f"  why:   {self.why}"] if self.why else []
+        lines += [f"  hint:  {self.hint}"] if self.hint else []
+        return "\n".join(lines)
+
+
+class OptionError(TilewrightError):
+    """An option, argument, pass name, chip file or prompt that makes no sense."""
+
+    code = "TW002"
+    exit_code = 2
+    title = "wrong option"
+
+
+class ModelReadError(TilewrightError):
+    """A checkpoint, configuration or IR file that cannot be read or does not hold what it should."""
+
+    code = "TW003"
+    exit_code = 3
+    title = "model cannot be read"
+
+
+class UnsupportedError(TilewrightError):
+    """An architecture, op, shape or type that Tilewright does not support."""
+
+    code = "TW004"
+    exit_code = 4
+    title = "not supported"
+
+
+class IRError(TilewrightError):
+    """IR that breaks a rule of its dialect or of the stage it has reached."""
+
+    code = "TW005"
+    exit_code = 5
+    title = "illegal IR"
+
+
+class FitError(TilewrightError):
+    """A model that does not fit global memory, or a tile that cannot fit local memory."""
+
+    code = "TW006"
+    exit_code = 6
+    title = "does not fit"
+
+
+class ArtifactError(TilewrightError):
+    """A `.twm` artifact that is truncated, altered, of another version or out of range."""
+
+    code = "TW007"
+    exit_code = 7
+    title = "damaged artifact"
+
+
+class AccuracyError(TilewrightError):
+    """A result outside of its error bound."""
+
+    code = "TW008"
+    exit_code = 8
+    title = "accuracy below tolerance"
+
+
+class SimulationError(TilewrightError):
+    """A command that the machine cannot execute: out of range, misaligned, undefined data, a race."""
+
+    code = "TW009"
+    exit_code = 9
+    title = "illegal command"
+
+
+class StorageError(TilewrightError):
+    """The disk is full or the output cannot be written."""
+
+    code = "TW010"
+    exit_code = 10
+    title = "cannot write"
+
+
+class InternalError(TilewrightError):
+    """A bug of Tilewright."""
+
+    code = "TW070"
+    exit_code = 70
+    title = "internal error"
