@@ -1,0 +1,60 @@
+# Everything runs in .venv, which the first target that needs it makes. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test check format lint types imports docs golden benchmarks clean
+
+help:
+	@echo "make demo        compile a small ChatGLM2 checkpoint, run it, compare it, estimate the real one"
+	@echo "make test        the whole test suite"
+	@echo "make check       format, lint, types, import rules, tests"
+	@echo "make benchmarks  the figures of README and docs/benchmarks.md"
+	@echo "make docs        regenerate docs/reference"
+	@echo "make golden      re-bless tests/golden on purpose"
+
+$(VENV)/core: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable .
+	touch $@
+
+$(VENV)/test: $(VENV)/core
+	$(PIP) install --editable '.[test]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/test
+	$(PIP) install --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/core
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: format lint types imports test
+
+format: $(VENV)/dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev
+	$(BIN)/pyright
+
+imports: $(VENV)/dev
+	$(BIN)/lint-imports
+
+docs: $(VENV)/core
+	$(BIN)/python -m tilewright.compiler.reference_pages docs/reference
+
+golden: $(VENV)/test
+	TILEWRIGHT_BLESS=1 $(BIN)/python -m pytest tests/golden
+
+benchmarks: $(VENV)/test
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
