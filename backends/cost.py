@@ -70,7 +70,7 @@ def vector_cycles(
 def transfer_cycles(
     rows: int, cols: int, element: ElementType, pitch_bytes: int, chip: Chip
 ) -> int:
-    """Cycles of one `LOAD` or `STORE` of `rows` x `cols` elements, `pitch_bytes` from row to row."""
+    """Cycles of a `LOAD` or `STORE` of `rows` x `cols` elements, `pitch_bytes` from row to row."""
     row_bytes = cols * element.size_bytes
     gapless = rows == 1 or pitch_bytes == row_bytes
     runs, run_bytes = (1, rows * row_bytes) if gapless else (rows, row_bytes)
