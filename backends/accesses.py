@@ -15,14 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.backends.encoding.records import BdcFlag, BdcOpcode, BMode, GdmaOpcode, Records
-from tilewright.dialects.element_types import ELEMENT_TYPES
+from tilewright.backends.cost import operand_row_bytes, operand_shapes, row_bytes_of
+from tilewright.backends.encoding.records import GdmaOpcode, Records
 
 Integers = npt.NDArray[np.int64]
-
-_SIZES: Integers = np.zeros(256, np.int64)
-for _element in ELEMENT_TYPES:
-    _SIZES[_element.code] = _element.size_bytes
 
 
 class LocalAccess(NamedTuple):
@@ -96,19 +92,16 @@ def conflict(one: LocalAccess, other: LocalAccess) -> bool:
 
 def gdma_accesses(records: Records, lanes: int) -> LocalAccesses:
     """The local access of each GDMA command: a load or gather writes, a store or scatter reads."""
-    opcode = records["opcode"]
-    replicated = opcode == GdmaOpcode.LOAD_REPLICATED
-    writes = np.isin(opcode, [GdmaOpcode.LOAD, GdmaOpcode.LOAD_REPLICATED, GdmaOpcode.GATHER])
-    rows = np.where(replicated, 1, records["rows"].astype(np.int64))
+    stored = np.isin(records["opcode"], [GdmaOpcode.STORE, GdmaOpcode.SCATTER])
     return _collect(
         [
             (
                 np.arange(len(records)),
                 _integers(records["local_offset"]),
-                _integers(records["cols"]) * _SIZES[records["element"]],
+                row_bytes_of(records),
                 _integers(records["local_stride"]),
-                -(-rows // lanes),
-                writes,
+                -(-_integers(records["rows"]) // lanes),
+                ~stored,
             )
         ]
     )
@@ -119,38 +112,19 @@ def bdc_accesses(records: Records, lanes: int) -> LocalAccesses:
 
     An accumulating command reads its result too; as it writes it, that adds nothing.
     """
-    opcode, flags, b_mode = records["opcode"], records["flags"], records["b_mode"]
-    rows, cols, depth = (_integers(records[name]) for name in ("rows", "cols", "depth"))
-    one = np.ones_like(rows)
-    matrix, transposed = opcode == BdcOpcode.MM, (flags & BdcFlag.TRANSPOSE_RIGHT) != 0
-    turned, reduced = opcode == BdcOpcode.TRANSPOSE, opcode == BdcOpcode.REDUCE
-    binary, dequant = opcode == BdcOpcode.BINARY, opcode == BdcOpcode.DEQUANT
-
-    dst = (np.where(turned, cols, rows), np.where(turned, rows, np.where(reduced, one, cols)))
-    a = (rows, np.where(matrix, depth, cols))
-    b_rows = np.select(
-        [matrix & transposed, matrix, binary & (b_mode == BMode.ROW)], [cols, depth, one], rows
-    )
-    b_cols = np.select(
-        [matrix & transposed, matrix, dequant | (b_mode == BMode.COLUMN)], [depth, cols, one], cols
-    )
-    has_a = opcode != BdcOpcode.FILL
-    has_b = matrix | dequant | (binary & (b_mode != BMode.IMMEDIATE))
     parts: list[tuple[Any, ...]] = []
-    for name, (tile_rows, tile_cols), here, write in (
-        ("dst", dst, np.ones(len(records), np.bool_), True),
-        ("a", a, has_a, False),
-        ("b", (b_rows, b_cols), has_b, False),
-    ):
-        operand = records[name][here]
+    for name in ("dst", "a", "b"):
+        rows = operand_shapes(records, name)[0]
+        present = rows > 0
+        operand = records[name][present]
         parts.append(
             (
-                np.flatnonzero(here),
+                np.flatnonzero(present),
                 _integers(operand["offset"]),
-                tile_cols[here] * _SIZES[records[f"{name}_element"][here]],
+                operand_row_bytes(records, name)[present],
                 _integers(operand["stride"]),
-                -(-tile_rows[here] // lanes),
-                np.full(len(operand), write),
+                -(-rows[present] // lanes),
+                np.full(len(operand), name == "dst"),
             )
         )
     return _collect(parts)
