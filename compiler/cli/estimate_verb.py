@@ -1,0 +1,78 @@
+"""`tw estimate`: size, fit and speed from a configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tilewright.compiler.cli.output import log, megabytes, percent, print_json, print_table
+from tilewright.compiler.estimate import Estimate, estimate
+from tilewright.compiler.importers.huggingface import load_model
+from tilewright.compiler.pipeline import CompileOptions
+
+COLUMNS = (
+    "quant",
+    "weights",
+    "memory",
+    "fits",
+    "prefill s",
+    "bound",
+    "token/s",
+    "bound",
+    "GDMA busy",
+    "BDC busy",
+    "speed-up",
+)
+
+
+def run_estimate(
+    source: Path,
+    quants: Sequence[str],
+    *,
+    seq: int,
+    quant_head: bool,
+    quant_embedding: bool,
+    chip: str,
+    json: bool,
+) -> None:
+    """Print a row for each quantization."""
+    options = [
+        CompileOptions(
+            quant,
+            quant_head=quant_head and quant == "w8a16",
+            quant_embedding=quant_embedding and quant == "w8a16",
+            chip=chip,
+        )
+        for quant in quants
+    ]
+    model = load_model(source, seq=seq)
+    rows = [estimate(model.name, model.module, seq, each) for each in options]
+    if json:
+        print_json([row.to_json() for row in rows])
+        return
+    first = rows[0]
+    print(f"{first.model} on {first.chip}, {seq} positions (predicted; nothing was executed)")
+    print_table(COLUMNS, [table_row(row, first) for row in rows])
+    for row in rows:
+        if not row.fits:
+            log(
+                f"{row.quant} does not fit: {row.memory_bytes - row.global_bytes:,} bytes "
+                f"more than the {row.global_bytes:,} of {row.chip}"
+            )
+
+
+def table_row(row: Estimate, first: Estimate) -> tuple[object, ...]:
+    """The cells of `COLUMNS`; the speed-up is of decode, against the first row."""
+    return (
+        row.quant,
+        megabytes(row.weight_bytes),
+        megabytes(row.memory_bytes),
+        row.fits,
+        f"{row.prefill.seconds:.3f}",
+        row.prefill.bound,
+        f"{row.decode_tokens_per_s:.2f}",
+        row.decode.bound,
+        percent(row.decode.gdma_busy),
+        percent(row.decode.bdc_busy),
+        f"{row.decode_tokens_per_s / first.decode_tokens_per_s:.2f} x",
+    )

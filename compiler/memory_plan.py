@@ -1,0 +1,309 @@
+"""Where every tensor of a tiled module lies in global memory.
+
+Weights and states have an address for each resolved key. Activations live in *frames*: a function's frame holds the results of its
+launches and calls, placed by liveness so that dead tensors make room, and a called function's frame stands above its
+caller's, as on a stack. The caller says where arguments are and where results go, so a layer's frame is planned once
+however often it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.ir import Block, OpResult, SSAValue
+
+from tilewright.backends.chip import Chip
+from tilewright.dialects.element_types import ElementType, element_of
+from tilewright.dialects.errors import FitError, IRError
+from tilewright.dialects.memory_types import align_up
+from tilewright.dialects.scopes import walk_calls
+from tilewright.dialects.tpu import CallOp, LaunchOp, StateOp, WeightOp
+from tilewright.passes.views import view_of
+
+
+@dataclass(frozen=True)
+class WeightSlot:
+    """A tensor of the artifact's weight file and its place in global memory."""
+
+    name: str
+    """Key in the artifact: the source key, with `.codes` or `.scale` for the parts of a quantized one."""
+    key: str
+    """Key in the source container."""
+    form: str
+    transposed: bool
+    element: ElementType
+    shape: tuple[int, ...]
+    address: int
+
+    @property
+    def size_bytes(self) -> int:
+        return prod(self.shape) * self.element.size_bytes
+
+
+@dataclass(frozen=True)
+class StateSlot:
+    """A tensor that lives between calls."""
+
+    name: str
+    element: ElementType
+    shape: tuple[int, ...]
+    address: int
+
+    @property
+    def size_bytes(self) -> int:
+        return prod(self.shape) * self.element.size_bytes
+
+
+@dataclass(frozen=True)
+class PortSlot:
+    """An input or output of an entry function."""
+
+    name: str
+    element: ElementType
+    shape: tuple[int, ...]
+    address: int
+
+    @property
+    def size_bytes(self) -> int:
+        return prod(self.shape) * self.element.size_bytes
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The activations of one function: byte offsets of the values that have a buffer of their own."""
+
+    offsets: dict[SSAValue, int]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Addresses of everything in global memory. `arena` is where the frames of entry functions start."""
+
+    weights: dict[str, WeightSlot]
+    states: dict[str, StateSlot]
+    inputs: dict[str, tuple[PortSlot, ...]]
+    outputs: dict[str, tuple[PortSlot, ...]]
+    frames: dict[str, Frame]
+    arena: int
+    arena_bytes: int
+    base: int
+    end: int
+
+    @property
+    def used_bytes(self) -> int:
+        return self.end - self.base
+
+
+def entry_functions(module: ModuleOp) -> list[func.FuncOp]:
+    """The functions that can be run: neither private nor kernels."""
+    return [
+        op
+        for op in module.ops
+        if isinstance(op, func.FuncOp)
+        and "tpu.kernel" not in op.attributes
+        and not (op.sym_visibility is not None and op.sym_visibility.data == "private")
+    ]
+
+
+def weight_name(key: str, form: str, *, transposed: bool = False) -> str:
+    """The artifact's name for a form of the source tensor `key`."""
+    name = key if form == "dense" else f"{key}.{form}"
+    return f"{name}.transposed" if transposed and form == "dense" else name
+
+
+def tensor_bytes(value: SSAValue) -> int:
+    """Bytes of a tensor value."""
+    assert isinstance(value.type, TensorType)
+    return prod(value.type.get_shape()) * element_of(value.type).size_bytes
+
+
+def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> MemoryPlan:
+    """Place every tensor of a module that `tile-for-local-memory` has tiled.
+
+    Raises `FitError` if the chip's global memory is too small (by how many bytes; not asked where `check_fit` is off), `IRError` if a function returns
+    a value that it does not compute.
+    """
+    cursor = chip.global_base
+
+    def take(size_bytes: int) -> int:
+        nonlocal cursor
+        address = cursor
+        cursor = align_up(address + max(size_bytes, 1), chip.global_alignment)
+        return address
+
+    entries = entry_functions(module)
+    weight_ops, state_ops = _collect(module, entries)
+    weights: dict[str, WeightSlot] = {}
+    for name in sorted(weight_ops):
+        op, key = weight_ops[name]
+        shape, element = _shape_of(op.results[0])
+        size = prod(shape) * element.size_bytes
+        weights[name] = WeightSlot(
+            name, key, op.form.data, op.transposed is not None, element, shape, take(size)
+        )
+    states: dict[str, StateSlot] = {}
+    for name in sorted(state_ops):
+        shape, element = _shape_of(state_ops[name].results[0])
+        states[name] = StateSlot(name, element, shape, take(prod(shape) * element.size_bytes))
+    inputs: dict[str, tuple[PortSlot, ...]] = {}
+    outputs: dict[str, tuple[PortSlot, ...]] = {}
+    for function in entries:
+        name = function.sym_name.data
+        arguments = function.body.block.args
+        inputs[name] = tuple(
+            PortSlot(
+                value.name_hint or f"input_{index}",
+                element_of(value.type),
+                _shape_of(value)[0],
+                take(tensor_bytes(value)),
+            )
+            for index, value in enumerate(arguments)
+        )
+        outputs[name] = tuple(
+            PortSlot(
+                value.name_hint or f"output_{index}",
+                element_of(value.type),
+                _shape_of(value)[0],
+                take(tensor_bytes(value)),
+            )
+            for index, value in enumerate(returned_values(function))
+        )
+    frames = {
+        function.sym_name.data: _plan_frame(function, chip)
+        for function in module.ops
+        if isinstance(function, func.FuncOp) and "tpu.kernel" not in function.attributes
+    }
+    depths: dict[str, int] = {}
+    functions = {f.sym_name.data: f for f in module.ops if isinstance(f, func.FuncOp)}
+    arena_bytes = max((_stack_bytes(functions, frames, f, depths) for f in entries), default=0)
+    arena = take(arena_bytes)
+    used = cursor - chip.global_base
+    if check_fit and used > chip.global_bytes:
+        heaviest = sum(slot.size_bytes for slot in weights.values())
+        raise FitError(
+            f"the model does not fit the global memory of {chip.name}: "
+            f"{used - chip.global_bytes:,} bytes too many",
+            why=f"it needs {used:,} of {chip.global_bytes:,} bytes ({heaviest:,} for weights, "
+            f"{sum(s.size_bytes for s in states.values()):,} for the KV cache, "
+            f"{arena_bytes:,} for activations)",
+            hint="quantize the weights (--quant w8a16 --quant-head) or shorten --seq",
+        )
+    return MemoryPlan(
+        weights, states, inputs, outputs, frames, arena, arena_bytes, chip.global_base, cursor
+    )
+
+
+def returned_values(function: func.FuncOp) -> Sequence[SSAValue]:
+    """The operands of a function's return."""
+    last = function.body.block.last_op
+    assert isinstance(last, func.ReturnOp)
+    return tuple(last.arguments)
+
+
+def locate(value: SSAValue) -> tuple[SSAValue, int]:
+    """The value whose buffer holds `value`, and the byte offset in it: through views and in-place launches."""
+    offset_bytes = 0
+    while True:
+        view = view_of(value)
+        offset_bytes += view.offset_bytes
+        root = view.root
+        if isinstance(root, OpResult) and isinstance(root.op, LaunchOp):
+            alias = root.op.alias
+            if alias is not None and root.index == 0:
+                value = root.op.operands[alias.value.data]
+                continue
+        return root, offset_bytes
+
+
+def _shape_of(value: SSAValue) -> tuple[tuple[int, ...], ElementType]:
+    assert isinstance(value.type, TensorType)
+    return tuple(value.type.get_shape()), element_of(value.type)
+
+
+def _collect(
+    module: ModuleOp, entries: Sequence[func.FuncOp]
+) -> tuple[dict[str, tuple[WeightOp, str]], dict[str, StateOp]]:
+    weights: dict[str, tuple[WeightOp, str]] = {}
+    states: dict[str, StateOp] = {}
+    for function in entries:
+        for op, scope in walk_calls(module, function):
+            if isinstance(op, WeightOp):
+                key = scope + op.key.data
+                name = weight_name(key, op.form.data, transposed=op.transposed is not None)
+                first, _ = weights.setdefault(name, (op, key))
+                if first.results[0].type != op.results[0].type:
+                    raise IRError(
+                        f"weight {name!r} is used as {first.results[0].type} "
+                        f"and as {op.results[0].type}"
+                    )
+            elif isinstance(op, StateOp):
+                states.setdefault(scope + op.key.data, op)
+    return weights, states
+
+
+def _plan_frame(function: func.FuncOp, chip: Chip) -> Frame:
+    block = function.body.block
+    returned = {locate(value)[0] for value in returned_values(function)}
+    for value in returned:
+        if not _is_computed(value):
+            raise IRError(
+                f"function @{function.sym_name.data} returns a value that it does not compute",
+                why="results are written by a launch or a call of the function itself",
+            )
+    intervals = _live_intervals(block, returned)
+    offsets: dict[SSAValue, int] = {}
+    placed: list[tuple[int, int, int, int]] = []
+    size = 0
+    for value, (start, stop) in sorted(
+        intervals.items(), key=lambda item: (-tensor_bytes(item[0]), item[1])
+    ):
+        length = align_up(tensor_bytes(value), chip.global_alignment)
+        offset = 0
+        for first, last, low, high in sorted(placed, key=lambda other: other[2]):
+            if first <= stop and start <= last and low < offset + length and offset < high:
+                offset = high
+        placed.append((start, stop, offset, offset + length))
+        offsets[value] = offset
+        size = max(size, offset + length)
+    return Frame(offsets, size)
+
+
+def _is_computed(value: SSAValue) -> bool:
+    return isinstance(value, OpResult) and isinstance(value.op, LaunchOp | CallOp)
+
+
+def _live_intervals(block: Block, returned: set[SSAValue]) -> dict[SSAValue, tuple[int, int]]:
+    """First and last op index at which each value with a frame buffer is in use."""
+    intervals: dict[SSAValue, tuple[int, int]] = {}
+    for index, op in enumerate(block.ops):
+        for operand in op.operands:
+            root, _ = locate(operand)
+            if root in intervals:
+                intervals[root] = (intervals[root][0], index)
+        if isinstance(op, LaunchOp | CallOp):
+            for result in op.results:
+                if locate(result)[0] is result and result not in returned:
+                    intervals[result] = (index, index)
+    return intervals
+
+
+def _stack_bytes(
+    functions: dict[str, func.FuncOp],
+    frames: dict[str, Frame],
+    function: func.FuncOp,
+    depths: dict[str, int],
+) -> int:
+    name = function.sym_name.data
+    if name not in depths:
+        callees = {
+            op.callee.string_value() for op in function.body.block.ops if isinstance(op, CallOp)
+        }
+        above = [_stack_bytes(functions, frames, functions[c], depths) for c in sorted(callees)]
+        depths[name] = frames[name].size_bytes + max(above, default=0)
+    return depths[name]
+

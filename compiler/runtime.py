@@ -1,0 +1,227 @@
+"""Runs a program on the simulated machine: memory mapped, inputs in, launches executed, outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.backends.chip import Chip
+from tilewright.backends.program import Function, Launch, Port, Program
+from tilewright.backends.simulator.check import check_kernel
+from tilewright.backends.simulator.machine import Machine, Schedule
+from tilewright.dialects.element_types import ElementType
+from tilewright.dialects.errors import OptionError
+
+_POISON = 0xFF
+
+Array = npt.NDArray[Any]
+
+
+class Session:
+    """A program on a machine of its own. States (the KV cache) live as long as the session.
+
+    `weight` gives the bytes of a weight buffer by name; it is mapped, not copied, and not written to.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        chip: Chip,
+        weight: Callable[[str], Array],
+        *,
+        schedule: Schedule = "early",
+    ) -> None:
+        self.program = program
+        self.chip = chip
+        self._schedule: Schedule = schedule
+        self._functions = {function.name: function for function in program.functions}
+        for kernel in program.kernels:
+            check_kernel(kernel, chip)
+        self._machine = Machine(chip)
+        self._memory: dict[int, npt.NDArray[np.uint8]] = {}
+        for buffer in program.buffers:
+            if buffer.kind == "weight":
+                data = weight(buffer.name).reshape(-1).view(np.uint8)
+            else:
+                data = np.full(buffer.size_bytes, _POISON, np.uint8)
+                self._memory[buffer.address] = data
+            self._machine.map(
+                buffer.address, data, writable=buffer.kind != "weight", name=buffer.name
+            )
+
+    def function(self, name: str) -> Function:
+        """The entry function `name`; raises `OptionError` where there is none."""
+        if name not in self._functions:
+            raise OptionError(
+                f"the program has no function {name!r}",
+                hint=f"it has {', '.join(sorted(self._functions))}",
+            )
+        return self._functions[name]
+
+    def run(
+        self,
+        name: str,
+        inputs: Mapping[str, Array],
+        *,
+        around: Callable[[int, Launch, Callable[[], None]], None] | None = None,
+    ) -> dict[str, Array]:
+        """Run one entry function; returns copies of its outputs by name.
+
+        `around` is called for every launch with its index and a function that executes it, so that a caller can look at
+        memory before and after. Raises `OptionError` where inputs are missing, unknown or of the wrong shape,
+        `SimulationError` where a command cannot be executed.
+        """
+        function = self.function(name)
+        self._set_inputs(function, inputs)
+        for index, launch in enumerate(function.launches):
+            if around is None:
+                self._launch(launch)
+            else:
+                around(index, launch, lambda launch=launch: self._launch(launch))
+        return {port.name: self._port(port).copy() for port in function.outputs}
+
+    def _launch(self, launch: Launch) -> None:
+        kernel = self.program.kernels[launch.kernel]
+        self._machine.run(kernel, launch.addresses, schedule=self._schedule, name=launch.name)
+
+    def _set_inputs(self, function: Function, inputs: Mapping[str, Array]) -> None:
+        names = [port.name for port in function.inputs]
+        if sorted(inputs) != sorted(names):
+            raise OptionError(
+                f"{function.name} takes the inputs {', '.join(names)}",
+                why=f"it was given {', '.join(sorted(inputs)) or 'none'}",
+            )
+        for port in function.inputs:
+            value = np.asarray(inputs[port.name])
+            if tuple(value.shape) != port.shape:
+                raise OptionError(
+                    f"input {port.name} of {function.name} has shape {list(port.shape)}, "
+                    f"not {list(value.shape)}"
+                )
+            self._port(port)[...] = value.astype(port.element.dtype)
+
+    def _port(self, port: Port) -> Array:
+        return self._memory[port.address].view(port.element.dtype).reshape(port.shape)
+
+    def tensor(
+        self, address: int, shape: Iterable[int], element: ElementType, pitch_bytes: int
+    ) -> Array:
+        """A copy of the tensor at `address`, its rows `pitch_bytes` apart."""
+        dims = tuple(shape)
+        cols = dims[-1] if dims else 1
+        rows = prod(dims[:-1]) if dims else 1
+        span = (rows - 1) * pitch_bytes + cols * element.size_bytes
+        data = self._machine.read(address, span)
+        row_bytes = np.lib.stride_tricks.as_strided(
+            data, (rows, cols * element.size_bytes), (pitch_bytes, 1)
+        )
+        return np.ascontiguousarray(row_bytes).view(element.dtype).reshape(dims)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a greedy generation gives: the new token ids, and how many decode steps ran."""
+
+    token_ids: tuple[int, ...]
+    decode_steps: int
+
+
+def lowest(element: ElementType) -> float:
+    """The lowest finite value of a float type: what the attention mask adds where nothing may be seen."""
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(element.dtype).min)
+
+
+class LanguageModelSession:
+    """Greedy generation with a language model's `prefill` and `decode` (docs/architecture.md)."""
+
+    def __init__(self, session: Session, vocabulary: int) -> None:
+        self.session = session
+        self._vocabulary = vocabulary
+        self._prefill = session.function("prefill")
+        ports = {port.name: port for port in self._prefill.inputs}
+        self.seq = ports["input_ids"].shape[0]
+        self._lowest = lowest(ports["attention_mask"].element)
+
+    def check_prompt(self, prompt_ids: list[int], max_new_tokens: int) -> None:
+        """Raise `OptionError` where the prompt is empty, too long or holds ids outside of the vocabulary."""
+        if not prompt_ids:
+            raise OptionError("the prompt has no tokens", hint="--prompt-ids 64790,64792,790")
+        wrong = [i for i in prompt_ids if not 0 <= i < self._vocabulary]
+        if wrong:
+            raise OptionError(
+                f"token id {wrong[0]} is out of range",
+                where=f"position {prompt_ids.index(wrong[0])} of the prompt",
+                why=f"the vocabulary has {self._vocabulary} tokens: 0 to {self._vocabulary - 1}",
+            )
+        if max_new_tokens < 1:
+            raise OptionError(f"--max-new-tokens is {max_new_tokens}, at least 1 is needed")
+        needed = len(prompt_ids) + max_new_tokens - 1
+        if needed > self.seq:
+            raise OptionError(
+                f"the sequence is longer than compiled: {needed} positions of {self.seq}",
+                why=f"{len(prompt_ids)} prompt tokens and {max_new_tokens} new ones "
+                "(the last one needs no position)",
+                hint="compile with a larger --seq, or ask for fewer tokens",
+            )
+
+    def prefill_inputs(self, prompt_ids: list[int]) -> dict[str, Array]:
+        """Inputs of `prefill` for a prompt: padded on the right, causal."""
+        seq = self.seq
+        ids = np.zeros(seq, np.int32)
+        ids[: len(prompt_ids)] = prompt_ids
+        visible = np.tri(seq, dtype=bool)
+        return {
+            "input_ids": ids,
+            "position_ids": np.arange(seq, dtype=np.int32),
+            "attention_mask": np.where(visible, 0.0, self._lowest),
+            "last_position": np.array([len(prompt_ids) - 1], np.int32),
+        }
+
+    def decode_inputs(self, token_id: int, position: int) -> dict[str, Array]:
+        """Inputs of `decode` for the token at `position`, which sees the positions up to its own."""
+        visible = np.arange(self.seq)[None, :] <= position
+        return {
+            "input_ids": np.array([token_id], np.int32),
+            "position_ids": np.array([position], np.int32),
+            "attention_mask": np.where(visible, 0.0, self._lowest),
+        }
+
+    def prefill(self, prompt_ids: list[int]) -> Array:
+        """Logits [V] of the last prompt position."""
+        return self._first_output("prefill", self.prefill_inputs(prompt_ids))
+
+    def decode(self, token_id: int, position: int) -> Array:
+        """Logits [V] after one more token."""
+        return self._first_output("decode", self.decode_inputs(token_id, position))
+
+    def _first_output(self, function: str, inputs: Mapping[str, Array]) -> Array:
+        return next(iter(self.session.run(function, inputs).values()))[0]
+
+    def generate(
+        self,
+        prompt_ids: list[int],
+        max_new_tokens: int,
+        *,
+        stop_ids: Iterable[int] = (),
+        on_token: Callable[[int], None] | None = None,
+    ) -> Generation:
+        """Greedy decoding: the token with the highest logit, the lower id on a tie, until a stop id."""
+        self.check_prompt(prompt_ids, max_new_tokens)
+        stops = frozenset(stop_ids)
+        logits = self.prefill(prompt_ids)
+        token_ids: list[int] = []
+        while True:
+            token = int(np.argmax(logits[: self._vocabulary]))
+            token_ids.append(token)
+            if on_token is not None:
+                on_token(token)
+            if len(token_ids) == max_new_tokens or token in stops:
+                return Generation(tuple(token_ids), len(token_ids) - 1)
+            logits = self.decode(token, len(prompt_ids) + len(token_ids) - 1)
