@@ -1,0 +1,33 @@
+"""The truth: every op in float64, without any rounding to storage types.
+
+Inputs may be of any floating-point type (they are widened exactly); floats leave as float64, integers stay integers. The one
+rounding that remains is that of dequantized weights, `round(code * scale)` in the activation's type: those *are* the
+weights of a quantized op, so quantization is not counted as an error of the op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xdsl.ir import Operation
+
+from tilewright.backends.reference import evaluation
+from tilewright.dialects.element_types import ElementType
+
+Array = NDArray[Any]
+
+
+def _keep(values: Array, element: ElementType) -> Array:
+    return values.astype(np.float64, copy=False) if element.is_float else values
+
+
+SEMANTICS = evaluation.Semantics(np.dtype(np.float64), _keep, storage_types=False)
+
+
+def evaluate(op: Operation, inputs: Sequence[Array]) -> list[Array]:
+    """The exact results of `op` (to float64). Raises as `evaluation.evaluate` does."""
+    widened = [np.asarray(SEMANTICS.widen(np.asarray(array))) for array in inputs]
+    return evaluation.evaluate(op, widened, SEMANTICS)
