@@ -1,16 +1,18 @@
-"""Which function builds the kernel of which op, and what a builder gets to see of the op's tensors.
+"""Which function builds the kernel of which op, and what a builder sees of the op's tensors.
 
-A builder is a function `build(op, operands, results, chip) -> func.FuncOp`, registered for an op class:
+A builder is a function `build(op, operands, results, chip) -> func.FuncOp`, registered for an op:
 
     @register(tpu.SoftmaxOp)
     def build(op, operands, results, chip): ...
 
-The kernel has one argument for each present operand and then one for each result, in order. An op that writes its result in
-place (`tpu.CacheUpdate`) has no argument for that result: it is the operand's. `operands` and `results` are the tensors as
-`View`s in the same order. An argument may be any two-dimensional view over the same bytes (`View.reshaped`), for instance
-`[1, H * D]` as `[H, D]`. The name of the function does not matter: `tile-for-local-memory` sets it.
+The kernel has one argument for each present operand and then one for each result, in order. An op
+that writes its result in place (`tpu.CacheUpdate`) has no argument for that result: it is the
+operand's. `operands` and `results` are the tensors as `View`s in the same order. An argument may
+be any two-dimensional view over the same bytes (`View.reshaped`), say `[1, H * D]` as `[H, D]`.
+The name of the function does not matter: `tile-for-local-memory` sets it.
 
-Kernels are shared between equal ops, so a builder looks at nothing but the op's attributes, the views and the chip.
+Kernels are shared between equal ops, so a builder looks at nothing but the op's attributes, the
+views and the chip.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ from tilewright.dialects.element_types import ElementType, element_of
 from tilewright.dialects.errors import InternalError, UnsupportedError
 from tilewright.dialects.memory_types import GlobalType
 
-FAMILIES: tuple[str, ...] = ()
+FAMILIES: tuple[str, ...] = (
+    "batch_matmul",
+    "matmul",
+)
 """The modules of this package that register builders; imported when the first kernel is built."""
 
 
@@ -44,7 +49,7 @@ class View:
 
     @staticmethod
     def of(shape: Sequence[int], element: ElementType, pitch_bytes: int | None = None) -> View:
-        """A view of `shape`. Without a pitch, and where there is a single row, rows are contiguous."""
+        """A view of `shape`. Rows are contiguous without a pitch, and where there is only one."""
         contiguous = (shape[-1] if shape else 1) * element.size_bytes
         single = math.prod(shape[:-1]) == 1
         pitch = contiguous if pitch_bytes is None or single else pitch_bytes
@@ -81,7 +86,7 @@ class View:
         return GlobalType.of(self.rows, self.cols, self.element, self.pitch_bytes)
 
     def reshaped(self, rows: int, cols: int) -> GlobalType:
-        """The same elements as `rows` x `cols`. Unless the width stays, the view must be contiguous."""
+        """The same elements as `rows` x `cols`; for another width the view must be contiguous."""
         if (rows, cols) == (self.rows, self.cols):
             return self.global_type()
         if rows * cols != self.rows * self.cols or not self.is_contiguous:
@@ -114,7 +119,7 @@ def registered_ops() -> tuple[str, ...]:
 def build_kernel(
     op: Operation, operands: Sequence[View], results: Sequence[View], chip: Chip
 ) -> func.FuncOp:
-    """The kernel of `op` on those views. Raises `UnsupportedError` where no builder is registered."""
+    """The kernel of `op` on those views. Raises `UnsupportedError` where there is no builder."""
     _import_families()
     if op.name not in _BUILDERS:
         raise UnsupportedError(

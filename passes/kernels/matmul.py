@@ -1,0 +1,241 @@
+"""Kernels of `tpu.MatMul` and `tpu.W8A16MatMul`, and the loop nests that batched ones share.
+
+`passes.tiling.matmul` says which operand lies over the lanes and how large the tiles are. With
+channels left, for few rows of x:
+
+    x = load x
+    for n { w = load w[n]; y[m, n] = store(transpose(round(w @ x^T + bias column))) }
+
+With rows left:
+
+    for m { x = load x[m]; for n { w = load w[n]; y[m, n] = store(round(x @ w^T + bias row)) } }
+
+Either may split k: the first part makes f32 partial sums, the others are added to them. Codes are
+dequantized as soon as they are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from xdsl.dialects import func
+from xdsl.ir import Operation, SSAValue
+
+from tilewright.backends.chip import Chip
+from tilewright.dialects import bdc, tpu
+from tilewright.dialects.memory_types import GlobalType
+from tilewright.passes.kernels.builder import KernelBuilder
+from tilewright.passes.kernels.registry import View, register
+from tilewright.passes.tiling.matmul import Buffers, Problem, Tiling, buffers, choose_tiling
+
+
+@dataclass(frozen=True)
+class MatMulViews:
+    """The operands and result of a matrix multiplication in global memory."""
+
+    x: View
+    weight: View
+    result: View
+    scale: View | None = None
+    bias: View | None = None
+
+
+@register(tpu.MatMulOp)
+def build_matmul(
+    op: Operation, operands: Sequence[View], results: Sequence[View], chip: Chip
+) -> func.FuncOp:
+    """`tpu.MatMul`: the weight is as wide as x."""
+    assert isinstance(op, tpu.MatMulOp)
+    x, weight, *bias = operands
+    views = MatMulViews(x, weight, results[0], bias=bias[0] if bias else None)
+    return build(views, chip, channels_are_rows=op.right_transpose is not None)
+
+
+@register(tpu.W8A16MatMulOp)
+def build_w8a16_matmul(
+    op: Operation, operands: Sequence[View], results: Sequence[View], chip: Chip
+) -> func.FuncOp:
+    """`tpu.W8A16MatMul`: int8 codes and a scale a channel."""
+    x, codes, scale, *bias = operands
+    views = MatMulViews(x, codes, results[0], scale, bias[0] if bias else None)
+    return build(views, chip, channels_are_rows=True)
+
+
+def build(
+    views: MatMulViews, chip: Chip, *, channels_are_rows: bool, batches: int = 1
+) -> func.FuncOp:
+    """The kernel; with `batches`, x, weight and result are stacks of that many matrices."""
+    x, weight = views.x, views.weight
+    n = (weight.rows // batches) if channels_are_rows else weight.cols
+    problem = Problem(
+        m=x.rows // batches,
+        n=n,
+        k=x.cols,
+        element=x.element,
+        result=views.result.element,
+        x_pitch_bytes=x.pitch_bytes,
+        scale=None if views.scale is None else views.scale.element,
+        bias=None if views.bias is None else views.bias.element,
+        channels_are_rows=channels_are_rows,
+        batches=batches,
+    )
+    tiling = choose_tiling(problem, chip)
+    optional: list[GlobalType] = []
+    if views.scale is not None:
+        optional.append(views.scale.reshaped(n, 1))
+    if views.bias is not None:
+        bias_shape = (n, 1) if tiling.channels_left else (1, n)
+        optional.append(views.bias.reshaped(*bias_shape))
+    builder = KernelBuilder(
+        [
+            (x.global_type(), "read"),
+            (weight.global_type(), "read"),
+            *((view, "read") for view in optional),
+            (views.result.global_type(), "write"),
+        ]
+    )
+    _MatMulEmitter(builder, problem, tiling).emit()
+    return builder.finish("matmul")
+
+
+class _MatMulEmitter:
+    """Writes the loop nest of one problem."""
+
+    def __init__(self, builder: KernelBuilder, problem: Problem, tiling: Tiling) -> None:
+        self.builder = builder
+        self.problem = problem
+        self.tiling = tiling
+        self.tiles: Buffers = buffers(problem, tiling)
+        self.x, self.weight, *optional, self.result = builder.arguments
+        self.scale = optional.pop(0) if problem.scale is not None else None
+        self.bias = optional.pop(0) if problem.bias is not None else None
+        self.splits = tiling.tk < problem.k
+        self.batch: int | SSAValue = 0
+
+    def emit(self) -> None:
+        with self._steps(self.problem.batches, 1) as self.batch:
+            if self.tiling.channels_left:
+                self._emit_channels_left()
+            else:
+                self._emit_rows_left()
+
+    def _emit_channels_left(self) -> None:
+        x = None if self.splits else self._load_x(0, 0)
+        with self._steps(self.problem.n, self.tiling.tn) as n:
+            self._emit_tile(0, n, x, None)
+
+    def _emit_rows_left(self) -> None:
+        weight = None
+        if self.tiling.tn >= self.problem.n and not self.splits:
+            weight = self._load_weight(0, 0, self._load_scale(0))
+        with self._steps(self.problem.m, self.tiling.tm) as m:
+            x = None if self.splits else self._load_x(m, 0)
+            with self._steps(self.problem.n, self.tiling.tn) as n:
+                self._emit_tile(m, n, x, weight)
+
+    def _emit_tile(
+        self,
+        m: int | SSAValue,
+        n: int | SSAValue,
+        x: SSAValue | None,
+        weight: SSAValue | None,
+    ) -> None:
+        """One tile of the result. `x` and `weight` are given where they are resident."""
+        builder, tiles = self.builder, self.tiles
+        bias = self._load_bias(n)
+        x = self._load_x(m, 0) if x is None else x
+        scale = self._load_scale(n) if weight is None else None
+        weight = self._load_weight(n, 0, scale) if weight is None else weight
+        left, right = self._sides(x, weight)
+        product = builder.mm(left, right, tiles.product, transpose_right=self._transpose_right)
+        if self.splits:
+            first, last = self.tiling.tk, self.problem.k
+            with builder.loop(last, first, start=first, carried=[product]) as loop:
+                left, right = self._sides(
+                    self._load_x(m, loop.index), self._load_weight(n, loop.index, scale)
+                )
+                sums = builder.mm_accumulate(
+                    loop.carried[0], 0, left, right, transpose_right=self._transpose_right
+                )
+                loop.carry(sums)
+            product = loop.results[0]
+        tile = self._finish(product, bias)
+        builder.store(tile, self.result, self._row(m, self.problem.m), n)
+
+    def _load_bias(self, n: int | SSAValue) -> SSAValue | None:
+        """The bias of channels from `n`: a column where channels are left, else a row."""
+        if self.bias is None:
+            return None
+        assert self.tiles.bias is not None
+        row, col = (n, 0) if self.tiling.channels_left else (0, n)
+        return self.builder.load(self.bias, row, col, self.tiles.bias)
+
+    def _finish(self, product: SSAValue, bias: SSAValue | None) -> SSAValue:
+        """Add the bias, round once, and turn channels back into columns."""
+        builder, tiles = self.builder, self.tiles
+        rounded = product
+        if bias is not None:
+            rounded = builder.binary(bdc.BinaryFunction.ADD, product, bias, tiles.rounded)
+        elif tiles.product != tiles.rounded:
+            rounded = builder.unary(bdc.UnaryFunction.CAST, product, tiles.rounded)
+        if self.tiling.channels_left:
+            return builder.transpose(rounded, tiles.output)
+        return rounded
+
+    @property
+    def _transpose_right(self) -> bool:
+        return self.problem.channels_are_rows
+
+    def _sides(self, x: SSAValue, weight: SSAValue) -> tuple[SSAValue, SSAValue]:
+        return (weight, x) if self.tiling.channels_left else (x, weight)
+
+    def _load_x(self, m: int | SSAValue, k: int | SSAValue) -> SSAValue:
+        rows = self.problem.m
+        limit = self._limit(rows, self.tiling.tm)
+        return self.builder.load(self.x, self._row(m, rows), k, self.tiles.x, limit=limit)
+
+    def _load_scale(self, n: int | SSAValue) -> SSAValue | None:
+        """The scales of channels from `n`."""
+        if self.scale is None:
+            return None
+        assert self.tiles.scale is not None
+        return self.builder.load(self.scale, n, 0, self.tiles.scale)
+
+    def _load_weight(
+        self, n: int | SSAValue, k: int | SSAValue, scale: SSAValue | None
+    ) -> SSAValue:
+        """The weight tile of channels from `n` and depths from `k`, dequantized."""
+        builder, tiles = self.builder, self.tiles
+        if self.problem.channels_are_rows:
+            row, col, rows, tile_rows = n, k, self.problem.n, self.tiling.tn
+        else:
+            row, col, rows, tile_rows = k, n, self.problem.k, self.tiling.tk
+        limit = self._limit(rows, tile_rows)
+        stored = builder.load(self.weight, self._row(row, rows), col, tiles.stored, limit=limit)
+        if scale is None:
+            return stored
+        return builder.dequant(stored, scale, tiles.weight)
+
+    def _row(self, row: int | SSAValue, rows: int) -> SSAValue:
+        """`row` of the current matrix in a stack of matrices of `rows` rows."""
+        builder = self.builder
+        if self.problem.batches == 1:
+            return builder.index(row)
+        return builder.add(builder.mul(self.batch, rows), row)
+
+    def _limit(self, rows: int, tile_rows: int) -> SSAValue | None:
+        """Where tiles of `tile_rows` must be cut so as not to reach into the next matrix."""
+        if self.problem.batches == 1 or rows % tile_rows == 0:
+            return None
+        return self.builder.mul(self.builder.add(self.batch, 1), rows)
+
+    @contextmanager
+    def _steps(self, total: int, tile: int) -> Generator[int | SSAValue]:
+        """`for index = 0 to total step tile`, or just 0 where one tile is all."""
+        if tile >= total:
+            yield 0
+            return
+        with self.builder.loop(total, tile) as loop:
+            yield loop.index
