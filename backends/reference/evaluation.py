@@ -1,14 +1,13 @@
 """Evaluation of one op, for either semantics.
 
-A `Semantics` says in which type the mathematics is done and how a result is rounded to its storage type. Ops that only
-move data never change type; all others go `widen -> formula -> finish`.
-"""
+A `Semantics` says in which type the mathematics is done and how a result is rounded to its storage
+type. Ops that only move data never change type; all others go `widen -> formula -> finish`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,14 @@ from xdsl.ir import Operation
 
 from tilewright.backends.reference import formulas
 from tilewright.backends.reference.numerics import dequantize
-from tilewright.backends.reference.operation import OperationView
+from tilewright.dialects import graph, tpu
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import OptionError, UnsupportedError
+from tilewright.dialects.graph import shape_of, storage_of
 
 Array = NDArray[Any]
+_T = TypeVar("_T")
+Linear = graph.MatMul | tpu.W8A16MatMulOp
 
 BLOCK_CHANNELS = 1024
 """Output channels that are widened at a time: a weight is never held in float64 as a whole."""
@@ -33,6 +35,7 @@ class Semantics:
     wide: np.dtype[Any]
     finish: Callable[[Array, ElementType], Array]
     storage_types: bool
+    """Whether inputs must be of the operands' storage types."""
 
     def widen(self, array: Array) -> Array:
         """Floats to the wide type (exactly); integers as they are."""
@@ -40,74 +43,96 @@ class Semantics:
             return array
         return array.astype(self.wide, copy=False)
 
+    def widen_optional(self, array: Array | None) -> Array | None:
+        """`widen`, for an operand that may be missing."""
+        return None if array is None else self.widen(array)
 
-def evaluate(operation: Operation, inputs: Sequence[Array], semantics: Semantics) -> list[Array]:
+
+def evaluate(op: Operation, inputs: Sequence[Array], semantics: Semantics) -> list[Array]:
     """The results of an op of `top` or `tpu`.
 
-    Raises `OptionError` for inputs that do not fit the op (number, shape, type, index range) and `UnsupportedError` for ops that
-    need more than their operands (weights, states, calls).
-    """
-    op = OperationView(operation)
-    handler = _HANDLERS.get(op.kind)
+    Raises `OptionError` for inputs that do not fit the op (number, shape, type, index range) and
+    `UnsupportedError` for ops that need more than their operands (weights, states, calls)."""
+    handler = handler_of(op, _HANDLERS)
     if handler is None:
-        raise UnsupportedError(f"{operation.name} cannot be evaluated by itself")
-    op.check_inputs(inputs, storage_types=semantics.storage_types)
+        raise UnsupportedError(f"{op.name} cannot be evaluated by itself")
+    check_inputs(op, inputs, storage_types=semantics.storage_types)
     with np.errstate(all="ignore"):
         return [handler(op, inputs, semantics)]
+
+
+def handler_of(op: Operation, handlers: Mapping[type[Operation], _T]) -> _T | None:
+    """The entry for the class of `op` or the nearest base of it."""
+    return next((handlers[base] for base in type(op).__mro__ if base in handlers), None)
+
+
+def check_inputs(op: Operation, inputs: Sequence[Array], *, storage_types: bool) -> None:
+    """Raise `OptionError` unless there is an array of the right shape (and type) an operand."""
+    if len(inputs) != len(op.operands):
+        raise OptionError(f"{op.name} takes {len(op.operands)} inputs, not {len(inputs)}")
+    for index, (array, operand) in enumerate(zip(inputs, op.operands, strict=True)):
+        expected, element = shape_of(operand), storage_of(operand)
+        if array.shape != expected or (storage_types and array.dtype != element.dtype):
+            raise OptionError(
+                f"input {index} of {op.name} is {array.dtype}{list(array.shape)}, "
+                f"not {element.name}{list(expected)}"
+            )
 
 
 # Ops that move data: no arithmetic, no rounding.
 
 
-def _gather(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
+def _gather(op: graph.Gather, inputs: Sequence[Array], semantics: Semantics) -> Array:
     table, indices = inputs
     return table[_checked_rows(op, indices, table.shape[0])]
 
 
-def _w8a16_gather(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
+def _w8a16_gather(op: tpu.W8A16GatherOp, inputs: Sequence[Array], semantics: Semantics) -> Array:
     codes, scale, indices = inputs
     rows = _checked_rows(op, indices, codes.shape[0])
-    return semantics.finish(dequantize(codes[rows], scale[rows], op.result_element), op.result_element)
+    element = storage_of(op.result)
+    return semantics.finish(dequantize(codes[rows], scale[rows], element), element)
 
 
-def _cache_update(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
+def _cache_update(op: graph.CacheUpdate, inputs: Sequence[Array], semantics: Semantics) -> Array:
     cache, rows, positions = inputs
     result = cache.copy()
     write_rows(op, result, rows, positions)
     return result
 
 
-def write_rows(op: OperationView, cache: Array, rows: Array, positions: Array) -> None:
-    """Write `rows` to the `positions` of `cache` in place; of two rows for one position the later stays."""
+def write_rows(op: graph.CacheUpdate, cache: Array, rows: Array, positions: Array) -> None:
+    """Write `rows` to the `positions` of `cache` in place; of two rows for one position the later
+    stays."""
     cache[_checked_rows(op, positions, cache.shape[0])] = rows
 
 
-def _checked_rows(op: OperationView, indices: Array, limit: int) -> Array:
+def _checked_rows(op: Operation, indices: Array, limit: int) -> Array:
     bad = (indices < 0) | (indices >= limit)
     if bool(bad.any()):
         at = int(np.argmax(bad))
         raise OptionError(
-            f"{op.op.name}: index {int(indices[at])} is outside of the {limit} rows",
+            f"{op.name}: index {int(indices[at])} is outside of the {limit} rows",
             where=f"index number {at}",
         )
     return indices
 
 
-def _reshape(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    return inputs[0].reshape(op.result_shape)
+def _reshape(op: graph.Reshape, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    return inputs[0].reshape(shape_of(op.result))
 
 
-def _permute(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    return np.ascontiguousarray(np.transpose(inputs[0], op.integers("order")))
+def _permute(op: graph.Permute, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    return np.ascontiguousarray(np.transpose(inputs[0], op.order.get_values()))
 
 
-def _slice(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    spans = zip(op.integers("offsets"), op.result_shape, strict=True)
+def _slice(op: graph.Slice, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    spans = zip(op.offsets.get_values(), shape_of(op.result), strict=True)
     return inputs[0][tuple(slice(start, start + size) for start, size in spans)].copy()
 
 
-def _concat(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    return np.concatenate(list(inputs), axis=op.integer("axis"))
+def _concat(op: graph.Concat, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    return np.concatenate(list(inputs), axis=op.axis.value.data)
 
 
 # Matrix products.
@@ -120,151 +145,153 @@ def channel_blocks(channels: int) -> Iterator[slice]:
 
 
 def weight_block(
-    op: OperationView, inputs: Sequence[Array], channels: slice, semantics: Semantics
+    op: Linear, inputs: Sequence[Array], channels: slice, semantics: Semantics
 ) -> Array:
-    """The weights `[channels, K]` of a `MatMul` or `W8A16MatMul`, widened."""
-    if op.kind == "W8A16MatMul":
+    """The weights `[channels, K]` of a linear layer, dequantized and widened."""
+    if isinstance(op, tpu.W8A16MatMulOp):
         codes, scale = inputs[1][channels], inputs[2][channels]
-        return semantics.widen(dequantize(codes, scale, op.operand_element(0)))
+        return semantics.widen(dequantize(codes, scale, storage_of(op.x)))
     right = inputs[1]
-    return semantics.widen(right[channels] if op.flag("right_transpose") else right[:, channels].T)
+    return semantics.widen(right[:, channels].T if op.right_transpose is None else right[channels])
 
 
-def _linear(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
+def _linear(op: Linear, inputs: Sequence[Array], semantics: Semantics) -> Array:
     x = semantics.widen(inputs[0])
-    first = 3 if op.kind == "W8A16MatMul" else 2
-    (bias,) = op.optional(inputs, first, "bias")
-    result = np.empty(op.result_shape, dtype=semantics.wide)
-    for channels in channel_blocks(op.result_shape[-1]):
+    bias = None if op.bias is None else semantics.widen(inputs[-1])
+    result = np.empty(shape_of(op.result), dtype=semantics.wide)
+    for channels in channel_blocks(result.shape[-1]):
         right = weight_block(op, inputs, channels, semantics)
-        part = None if bias is None else semantics.widen(bias[channels])
+        part = None if bias is None else bias[channels]
         result[..., channels] = formulas.matmul(x, right, part, right_transpose=True)
-    return semantics.finish(result, op.result_element)
+    return semantics.finish(result, storage_of(op.result))
 
 
-def _batch_matmul(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
+def _batch_matmul(op: graph.BatchMatMul, inputs: Sequence[Array], semantics: Semantics) -> Array:
     a, b = (semantics.widen(array) for array in inputs)
-    product = formulas.matmul(a, b, None, right_transpose=op.flag("right_transpose"))
-    return semantics.finish(product, op.result_element)
+    product = formulas.matmul(a, b, None, right_transpose=op.right_transpose is not None)
+    return semantics.finish(product, storage_of(op.result))
 
 
 # Normalization, rotary embedding, attention.
 
 
-def _widen_optional(semantics: Semantics, arrays: Sequence[Array | None]) -> list[Array | None]:
-    return [None if array is None else semantics.widen(array) for array in arrays]
+def _rms_norm(op: graph.RMSNorm, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    weight = None if op.weight is None else semantics.widen(inputs[1])
+    result = formulas.rms_norm(semantics.widen(inputs[0]), weight, op.eps.value.data)
+    return semantics.finish(result, storage_of(op.result))
 
 
-def _rms_norm(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    (weight,) = _widen_optional(semantics, op.optional(inputs, 1, "weight"))
-    result = formulas.rms_norm(semantics.widen(inputs[0]), weight, op.number("eps"))
-    return semantics.finish(result, op.result_element)
+def norm_parameters(
+    op: graph.LayerNorm, inputs: Sequence[Array]
+) -> tuple[Array | None, Array | None]:
+    """Weight and bias of a LayerNorm; either may be missing."""
+    weight = None if op.weight is None else inputs[1]
+    bias = None if op.bias is None else inputs[-1]
+    return weight, bias
 
 
-def _layer_norm(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    weight, bias = _widen_optional(semantics, op.optional(inputs, 1, "weight", "bias"))
-    result = formulas.layer_norm(semantics.widen(inputs[0]), weight, bias, op.number("eps"))
-    return semantics.finish(result, op.result_element)
+def _layer_norm(op: graph.LayerNorm, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    weight, bias = (semantics.widen_optional(array) for array in norm_parameters(op, inputs))
+    x = semantics.widen(inputs[0])
+    result = formulas.layer_norm(x, weight, bias, op.eps.value.data)
+    return semantics.finish(result, storage_of(op.result))
 
 
-def _rope(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
+def _rope(op: graph.Rope, inputs: Sequence[Array], semantics: Semantics) -> Array:
     x, cos, sin = (semantics.widen(array) for array in inputs)
-    result = formulas.rope(
+    straight, turned = formulas.rope_terms(
         x,
         cos,
         sin,
-        num_heads=op.integer("num_heads"),
-        rotary_dim=op.integer("rotary_dim"),
-        interleaved=op.flag("interleaved"),
+        num_heads=op.num_heads.value.data,
+        rotary_dim=op.rotary_dim.value.data,
+        interleaved=bool(op.interleaved.value.data),
     )
-    return semantics.finish(result, op.result_element)
+    return semantics.finish(straight + turned, storage_of(op.result))
 
 
-def _attention(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
+def _attention(op: graph.Attention, inputs: Sequence[Array], semantics: Semantics) -> Array:
     q, k, v = (semantics.widen(array) for array in inputs[:3])
-    (mask,) = _widen_optional(semantics, op.optional(inputs, 3, "mask"))
-    storage = op.operand_element(0)
+    mask = None if op.mask is None else semantics.widen(inputs[3])
+    storage = storage_of(op.q)
     result = formulas.attention(
         q,
         k,
         v,
         mask,
-        num_heads=op.integer("num_heads"),
-        num_kv_heads=op.integer("num_kv_heads"),
-        scale=op.number("scale"),
+        num_heads=op.num_heads.value.data,
+        num_kv_heads=op.num_kv_heads.value.data,
+        scale=op.scale.value.data,
         round_probabilities=lambda p: semantics.widen(semantics.finish(p, storage)),
     )
-    return semantics.finish(result, op.result_element)
+    return semantics.finish(result, storage_of(op.result))
 
 
-def _softmax(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    return semantics.finish(formulas.softmax(semantics.widen(inputs[0])), op.result_element)
+def _softmax(op: graph.Softmax, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    return semantics.finish(formulas.softmax(semantics.widen(inputs[0])), storage_of(op.result))
 
 
 # Element by element, and reductions.
 
 
-def _cast(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    if not op.result_element.is_float:
-        if inputs[0].dtype != op.result_element.dtype:
-            raise UnsupportedError(f"{op.op.name} to {op.result_element.name} has no defined rounding")
-        return inputs[0]
-    exact = inputs[0].astype(np.float64)  # every i32 and every float is one
-    return semantics.finish(exact, op.result_element)
+def _cast(op: graph.Cast, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    element = storage_of(op.result)
+    if element.is_float:
+        return semantics.finish(inputs[0].astype(np.float64), element)
+    if inputs[0].dtype != element.dtype:
+        raise UnsupportedError(f"{op.name} from floating point to {element.name} is not defined")
+    return inputs[0]
 
 
-def _unary(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    result = formulas.UNARY[op.kind](semantics.widen(inputs[0]))
-    return semantics.finish(result, op.result_element)
+def _unary(op: graph.UnaryGraphOp, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    function = formulas.UNARY[op.name.partition(".")[2]]
+    return semantics.finish(function(semantics.widen(inputs[0])), storage_of(op.result))
 
 
-def _gelu(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    result = formulas.gelu(semantics.widen(inputs[0]), op.text("approximate"))
-    return semantics.finish(result, op.result_element)
+def _gelu(op: graph.Gelu, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    result = formulas.gelu(semantics.widen(inputs[0]), op.approximate.data)
+    return semantics.finish(result, storage_of(op.result))
 
 
-def _binary(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
+def _binary(op: graph.BinaryGraphOp, inputs: Sequence[Array], semantics: Semantics) -> Array:
     a, b = (semantics.widen(array) for array in inputs)
-    return semantics.finish(formulas.BINARY[op.kind](a, b), op.result_element)
+    function = formulas.BINARY[op.name.partition(".")[2]]
+    return semantics.finish(function(a, b), storage_of(op.result))
 
 
-def _with_constant(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    x = semantics.widen(inputs[0])
-    value = semantics.wide.type(op.number("value"))
-    return semantics.finish(x + value if op.kind == "AddConst" else x * value, op.result_element)
+def _constant(op: graph.ConstGraphOp, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    function = formulas.CONSTANT[op.name.partition(".")[2]]
+    value = np.asarray(op.value.value.data, dtype=semantics.wide)
+    return semantics.finish(function(semantics.widen(inputs[0]), value), storage_of(op.result))
 
 
-def _reduce(op: OperationView, inputs: Sequence[Array], semantics: Semantics) -> Array:
-    result = formulas.reduce(semantics.widen(inputs[0]), op.text("mode"))
-    return semantics.finish(result, op.result_element)
+def _reduce(op: graph.Reduce, inputs: Sequence[Array], semantics: Semantics) -> Array:
+    result = formulas.reduce(semantics.widen(inputs[0]), op.mode.data)
+    return semantics.finish(result, storage_of(op.result))
 
 
-_Handler = Callable[[OperationView, Sequence[Array], Semantics], Array]
+_Handler = Callable[[Any, Sequence[Array], Semantics], Array]
 
-_HANDLERS: Mapping[str, _Handler] = {
-    "Gather": _gather,
-    "W8A16Gather": _w8a16_gather,
-    "CacheUpdate": _cache_update,
-    "MatMul": _linear,
-    "W8A16MatMul": _linear,
-    "BatchMatMul": _batch_matmul,
-    "RMSNorm": _rms_norm,
-    "LayerNorm": _layer_norm,
-    "Rope": _rope,
-    "Attention": _attention,
-    "Softmax": _softmax,
-    "GELU": _gelu,
-    **dict.fromkeys(formulas.UNARY, _unary),
-    **dict.fromkeys(formulas.BINARY, _binary),
-    "AddConst": _with_constant,
-    "MulConst": _with_constant,
-    "Reduce": _reduce,
-    "Reshape": _reshape,
-    "Permute": _permute,
-    "Slice": _slice,
-    "Concat": _concat,
-    "Cast": _cast,
+_HANDLERS: Mapping[type[Operation], _Handler] = {
+    graph.Gather: _gather,
+    tpu.W8A16GatherOp: _w8a16_gather,
+    graph.CacheUpdate: _cache_update,
+    graph.MatMul: _linear,
+    tpu.W8A16MatMulOp: _linear,
+    graph.BatchMatMul: _batch_matmul,
+    graph.RMSNorm: _rms_norm,
+    graph.LayerNorm: _layer_norm,
+    graph.Rope: _rope,
+    graph.Attention: _attention,
+    graph.Softmax: _softmax,
+    graph.UnaryGraphOp: _unary,
+    graph.Gelu: _gelu,
+    graph.BinaryGraphOp: _binary,
+    graph.ConstGraphOp: _constant,
+    graph.Reduce: _reduce,
+    graph.Reshape: _reshape,
+    graph.Permute: _permute,
+    graph.Slice: _slice,
+    graph.Concat: _concat,
+    graph.Cast: _cast,
 }
-
-KINDS: frozenset[str] = frozenset(_HANDLERS)
-"""The kinds of op that can be evaluated."""

@@ -1,9 +1,9 @@
 """The truth: every op in float64, without any rounding to storage types.
 
-Inputs may be of any floating-point type (they are widened exactly); floats leave as float64, integers stay integers. The one
-rounding that remains is that of dequantized weights, `round(code * scale)` in the activation's type: those *are* the
-weights of a quantized op, so quantization is not counted as an error of the op.
-"""
+Inputs may be of any floating-point type (they are widened exactly); floats leave as float64,
+integers stay integers. The one rounding that remains is that of dequantized weights, `round(code *
+scale)` in the activation's type: those *are* the weights of a quantized op, so quantization is not
+counted as an error of the op."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""The mathematics of the ops, in the precision of their arguments: float64 for the truth, float32 for the machine.
+"""The mathematics of the ops, in the precision of their arguments: float64 for the truth, float32
+for the machine.
 
-Arrays come in one floating-point type and leave in it; nothing is rounded to a storage type here, except the attention
-probabilities by the caller's function. Elementary functions are evaluated in float64 and rounded once to that type, so
-that f32 results do not depend on the vector library of the host.
-"""
+Arrays come in one floating-point type and leave in it; nothing is rounded to a storage type here,
+except the attention probabilities by the caller's function. Elementary functions are evaluated in
+float64 and rounded once to that type, so that f32 results do not depend on the vector library of
+the host."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ Function = Callable[[Array], Array]
 
 GELU_TANH_SCALE = math.sqrt(2 / math.pi)
 GELU_TANH_CUBIC = 0.044715
-"""Constants of the tanh form. Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415."""
+"""Constants of the tanh form. Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv
+1606.08415."""
 
 _erf_f64 = np.frompyfunc(math.erf, 1, 1)
 
@@ -86,6 +88,11 @@ BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
     "Min": np.minimum,
 }
 
+CONSTANT: Mapping[str, Callable[[Array, Array], Array]] = {
+    "AddConst": np.add,
+    "MulConst": np.multiply,
+}
+
 REDUCE: Mapping[str, Callable[..., Array]] = {
     "sum": np.sum,
     "mean": np.mean,
@@ -119,7 +126,8 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> Array:
 
 
 def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
-    """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis; variance in a second pass."""
+    """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis; variance in a second
+    pass."""
     centred = x - np.mean(x, axis=-1, keepdims=True)
     variance = np.mean(centred * centred, axis=-1, keepdims=True)
     normed = centred * rsqrt(variance + x.dtype.type(eps))
@@ -130,8 +138,8 @@ def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -
 def rotate(x: Array, *, rotary_dim: int, interleaved: bool) -> Array:
     """Turn pairs `(a, b)` of the last axis to `(-b, a)`; columns past `rotary_dim` become 0.
 
-    Pairs are neighbours if `interleaved` (GPT-J, ChatGLM), else half of `rotary_dim` apart (GPT-NeoX, Llama).
-    """
+    Pairs are neighbours if `interleaved` (GPT-J, ChatGLM), else half of `rotary_dim` apart
+    (GPT-NeoX, Llama)."""
     turned = np.zeros_like(x)
     half = rotary_dim // 2
     first = slice(0, rotary_dim, 2) if interleaved else slice(0, half)
@@ -144,20 +152,15 @@ def rotate(x: Array, *, rotary_dim: int, interleaved: bool) -> Array:
 def rope_terms(
     x: Array, cos: Array, sin: Array, *, num_heads: int, rotary_dim: int, interleaved: bool
 ) -> tuple[Array, Array]:
-    """The two products of rotary embedding, `x * cos` and `rotate(x) * sin`, each `[S, H, D]`."""
+    """`x * cos` and `rotate(x) * sin` of `x[S, H*D]`, `cos[S, D]`, `sin[S, D]`; their sum is the
+    embedding.
+
+    Source: Su et al., RoFormer, arXiv 2104.09864.
+    """
     heads = x.reshape(x.shape[0], num_heads, -1)
     turned = rotate(heads, rotary_dim=rotary_dim, interleaved=interleaved)
-    return heads * cos[:, None, :], turned * sin[:, None, :]
-
-
-def rope(
-    x: Array, cos: Array, sin: Array, *, num_heads: int, rotary_dim: int, interleaved: bool
-) -> Array:
-    """Rotary embedding of `x[S, H*D]` by `cos[S, D]`, `sin[S, D]`. Source: Su et al., arXiv 2104.09864."""
-    straight, turned = rope_terms(
-        x, cos, sin, num_heads=num_heads, rotary_dim=rotary_dim, interleaved=interleaved
-    )
-    return (straight + turned).reshape(x.shape)
+    products = heads * cos[:, None, :], turned * sin[:, None, :]
+    return products[0].reshape(x.shape), products[1].reshape(x.shape)
 
 
 def attention(

@@ -1,8 +1,8 @@
 """Rounding, error constants and weight quantization: the numerics contract in plain NumPy.
 
-This is the slow, readable form that faster implementations are tested against. It uses float64 freely where that gives
-the exact value (every product of an int8 code and an f32 scale is exact in float64).
-"""
+This is the slow, readable form that faster implementations are tested against. It uses float64
+freely where that gives the exact value (every product of an int8 code and an f32 scale is exact in
+float64)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ UNIT_ROUNDOFF = 2.0**-24
 """Half an ulp of 1 in f32: the largest relative error of one f32 rounding."""
 
 F32_TINY = 2.0**-126
-"""The smallest normal f32; no intermediate below it is relied upon (a machine may flush it to zero)."""
+"""The smallest normal f32; no intermediate below it is relied upon (a machine may flush it to
+zero)."""
 
 INT8_LIMIT = 127
 """Codes are symmetric: -127 to 127; -128 is never used."""
@@ -70,9 +71,8 @@ def overflow_threshold(element: ElementType) -> float:
 def ulp(values: Array, element: ElementType) -> Array:
     """The distance between neighbours of `element` in the binade of each value, as float64.
 
-    Subnormal values have the spacing of the subnormals, values past the largest that of the last binade; infinities and
-    NaN have NaN.
-    """
+    Subnormal values have the spacing of the subnormals, values past the largest that of the last
+    binade; infinities and NaN have NaN."""
     magnitudes = np.abs(np.asarray(values, dtype=np.float64))
     bits = round(-np.log2(unit_roundoff(element)))
     lowest = round(np.log2(smallest_normal(element)))
@@ -101,8 +101,8 @@ def gamma(count: int) -> float:
 def round_half_away(values: Array) -> Array:
     """Round to integers, halves away from zero, in the precision of `values`.
 
-    `values - trunc(values)` is exact, so 0.49999997 goes to 0 (which `trunc(values + 0.5)` gets wrong).
-    """
+    `values - trunc(values)` is exact, so 0.49999997 goes to 0 (which `trunc(values + 0.5)` gets
+    wrong)."""
     whole = np.trunc(values)
     return np.where(np.abs(values - whole) >= 0.5, whole + np.sign(values), whole)
 
@@ -110,9 +110,9 @@ def round_half_away(values: Array) -> Array:
 def _to_odd_f32(values: Array) -> Array:
     """Round float64 to f32 so that a further rounding to at most 22 bits gives the correct result.
 
-    An inexact value goes to the neighbour with the odd significand. Source: Boldo and Melquiond, Emulation of FMA and
-    correctly rounded sums: proved algorithms using rounding to odd, IEEE Trans. Computers 57 (2008).
-    """
+    An inexact value goes to the neighbour with the odd significand. Source: Boldo and Melquiond,
+    Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd, IEEE
+    Trans. Computers 57 (2008)."""
     with np.errstate(over="ignore", invalid="ignore"):
         nearest = values.astype(np.float32)
     back = nearest.astype(np.float64)
@@ -139,7 +139,8 @@ def round_to(values: Array, element: ElementType) -> Array:
 
 
 def round_up(values: Array, element: ElementType) -> Array:
-    """The next value of `element` that is not below each (finite) value; past the largest: infinity."""
+    """The next value of `element` that is not below each (finite) value; past the largest:
+    infinity."""
     exact = np.asarray(values, dtype=np.float64)
     nearest = round_to(exact, element)
     below = nearest.astype(np.float64) < exact
@@ -157,22 +158,24 @@ def quantize_w8a16(
     codes: CodesRule = "stored-scale",
     name: str = "weight",
 ) -> tuple[Array, Array]:
-    """Quantize `weight[N, K]` (rows are output channels) to int8 codes `[N, K]` and scales `[N, 1]`.
+    """Quantize `weight[N, K]` (rows are output channels) to int8 codes `[N, K]` and scales `[N,
+    1]`.
 
-    `scale = absmax / 127` in f32, rounded *up* to `scale_element`; `codes = round(weight / scale)`, an f32 division by the
-    stored scale, halves away from zero, so that `abs(weight - codes * scale) <= scale / 2` holds exactly for f16 and
-    bf16 scales and no code is clipped. With an f32 scale the quotient itself is rounded, and the bound is
-    `scale / 2 * (1 + 255 * 2^-24)`.
+    `scale = absmax / 127` in f32, rounded *up* to `scale_element`; `codes = round(weight /
+    scale)`, an f32 division by the stored scale, halves away from zero, so that `abs(weight -
+    codes * scale) <= scale / 2` holds exactly for f16 and bf16 scales and no code is clipped. With
+    an f32 scale the quotient itself is rounded, and the bound is `scale / 2 * (1 + 255 * 2^-24)`.
 
-    Scales are f32 for the whole tensor if one of them would be subnormal or infinite in f16. A channel of zeros has scale 1
-    and codes 0. Where `absmax / 127` is subnormal in f32, that division is rounded up as well (else 127 steps would
-    not reach the largest weight).
+    Scales are f32 for the whole tensor if one of them would be subnormal or infinite in f16. A
+    channel of zeros has scale 1 and codes 0. Where `absmax / 127` is subnormal in f32, that
+    division is rounded up as well (else 127 steps would not reach the largest weight).
 
-    `codes="tpu-mlir"` divides by the f32 scale and rounds the scale to nearest afterwards, as TPU-MLIR's A16MatMul does:
-    its codes bit for bit, without the error bound. (Its unsigned codes for weights that are all positive are not made.)
+    `codes="tpu-mlir"` divides by the f32 scale and rounds the scale to nearest afterwards, as
+    TPU-MLIR's A16MatMul does: its codes bit for bit, without the error bound. (Its unsigned codes
+    for weights that are all positive are not made.)
 
-    Raises `ModelReadError` for a NaN or an infinity in `weight`, naming `name` and the first bad index.
-    """
+    Raises `ModelReadError` for a NaN or an infinity in `weight`, naming `name` and the first bad
+    index."""
     if codes not in ("stored-scale", "tpu-mlir"):
         raise OptionError(
             f"unknown rule for codes {codes!r}", hint="one of 'stored-scale', 'tpu-mlir'"
@@ -222,9 +225,8 @@ def _codes(weight: Array, scale: Array) -> Array:
 def dequantize(codes: Array, scale: Array, element: ElementType) -> Array:
     """`round(codes * scale)` in `element`: the exact product, rounded once.
 
-    `codes` are int8 `[N, K]`, `scale` has shape `[N, 1]` and any floating-point type. (The product of a code and a 16-bit
-    scale is exact in f32, that with an f32 scale in float64.)
-    """
+    `codes` are int8 `[N, K]`, `scale` has shape `[N, 1]` and any floating-point type. (The product
+    of a code and a 16-bit scale is exact in f32, that with an f32 scale in float64.)"""
     wide = np.float32 if scale.dtype.itemsize == 2 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         return round_to(codes.astype(wide) * scale.astype(wide), element)
