@@ -43,6 +43,7 @@ from xdsl.irdl import (
 from xdsl.utils.exceptions import VerifyException
 from xdsl.utils.str_enum import StrEnum
 
+from tilewright.dialects.bdc_program import AccessModeAttr, ArgumentAttr, ProgramOp, RecordsAttr
 from tilewright.dialects.memory_types import LocalType
 
 
@@ -564,6 +565,15 @@ Bdc = Dialect(
         ReduceOp,
         TransposeOp,
         RotateOp,
+        ProgramOp,
     ],
-    [LocalType, UnaryFunctionAttr, BinaryFunctionAttr, ReduceFunctionAttr],
+    [
+        LocalType,
+        UnaryFunctionAttr,
+        BinaryFunctionAttr,
+        ReduceFunctionAttr,
+        AccessModeAttr,
+        ArgumentAttr,
+        RecordsAttr,
+    ],
 )

@@ -1,0 +1,120 @@
+"""Reading and printing IR text with all of Tilewright's dialects."""
+
+from __future__ import annotations
+
+from io import StringIO
+from math import isfinite
+
+from xdsl.context import Context
+from xdsl.dialects.arith import Arith
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    Builtin,
+    DenseIntOrFPElementsAttr,
+    ModuleOp,
+    UnknownLoc,
+)
+from xdsl.dialects.func import Func
+from xdsl.dialects.scf import Scf
+from xdsl.ir import BlockArgument, Operation
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import ParseError, UnregisteredConstructException, VerifyException
+
+from tilewright.dialects.bdc import Bdc
+from tilewright.dialects.errors import InternalError, IRError, ModelReadError, TilewrightError
+from tilewright.dialects.gdma import Gdma
+from tilewright.dialects.top import Top
+from tilewright.dialects.tpu import Tpu
+
+TILEWRIGHT_DIALECTS = (Top, Tpu, Gdma, Bdc)
+
+_DENSE_LIST_LIMIT = 100
+"""Up to here xDSL prints a dense constant as a list of numbers; longer ones as bytes, which read back."""
+
+
+def make_context() -> Context:
+    """A context with builtin, func, arith, scf, top, tpu, gdma and bdc."""
+    context = Context()
+    for dialect in (Builtin, Func, Arith, Scf, *TILEWRIGHT_DIALECTS):
+        context.load_dialect(dialect)
+    return context
+
+
+def parse_module(text: str, name: str) -> ModuleOp:
+    """The module that `text` spells; `name` is the file that messages point to.
+
+    Raises `ModelReadError` where the text is not IR, `IRError` where an op or type cannot be built from what it says. Both
+    say the line and column. The module is not verified: see `dominance.verify_module`.
+    """
+    parser: Parser | None = None
+
+    def reached() -> str:
+        # Where the parser stood: xDSL gives no position with most errors.
+        return _position(name, text, 0 if parser is None else parser.pos)
+
+    try:
+        parser = Parser(make_context(), text, name)
+        return parser.parse_module()
+    except ParseError as error:
+        raise ModelReadError(
+            f"cannot read {name}", where=_position(name, text, error.span.start), why=error.msg
+        ) from error
+    except VerifyException as error:
+        raise IRError(f"illegal IR in {name}", where=reached(), why=str(error)) from error
+    except TilewrightError as error:
+        where = error.where or reached()
+        raise type(error)(error.what, where=where, why=error.why, hint=error.hint) from error
+    except (UnregisteredConstructException, ValueError, OverflowError, RecursionError) as error:
+        # xDSL lets these through for malformed attributes and for text nested without end.
+        raise ModelReadError(f"cannot read {name}", where=reached(), why=str(error)) from error
+
+
+def _position(name: str, text: str, offset: int) -> str:
+    before = text[:offset]
+    line_start = before.rfind("\n") + 1
+    return f"{name}:{before.count(chr(10)) + 1}:{len(before) - line_start + 1}"
+
+
+class _ModulePrinter(Printer):
+    """A printer that leaves out locations that say nothing."""
+
+    def print_op(self, op: Operation) -> None:
+        outer = self.print_debuginfo
+        self.print_debuginfo = not isinstance(op.location, UnknownLoc)
+        super().print_op(op)
+        self.print_debuginfo = outer
+
+    def print_block_argument(self, arg: BlockArgument, print_type: bool = True) -> None:
+        outer = self.print_debuginfo
+        self.print_debuginfo = not isinstance(arg.location, UnknownLoc)
+        super().print_block_argument(arg, print_type)
+        self.print_debuginfo = outer
+
+
+def print_module(module: ModuleOp, *, locations: bool = True) -> str:
+    """The text of `module`, ending in a newline; `parse_module` reads the same module back.
+
+    Raises `InternalError` for a dense constant with an infinity or NaN, which has no text that reads back.
+    """
+    _require_printable(module)
+    stream = StringIO()
+    printer = _ModulePrinter(stream) if locations else Printer(stream)
+    printer.print_op(module)
+    return stream.getvalue() + "\n"
+
+
+def _require_printable(module: ModuleOp) -> None:
+    for op in module.walk():
+        for attribute in (*op.properties.values(), *op.attributes.values()):
+            if isinstance(attribute, DenseIntOrFPElementsAttr) and not _has_text(attribute):
+                raise InternalError(
+                    f"a dense constant of {op.name} is not finite and has no text",
+                    why="xDSL prints infinities and NaN in dense<...> as integers",
+                )
+
+
+def _has_text(attribute: DenseIntOrFPElementsAttr) -> bool:
+    if len(attribute) > _DENSE_LIST_LIMIT or not isinstance(attribute.get_element_type(), AnyFloat):
+        return True
+    return all(isfinite(value) for value in attribute.iter_values())
