@@ -10,34 +10,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from tilewright.backends.chip import Chip
-from tilewright.backends.encoding.records import (
-    BdcOpcode,
-    BinaryCode,
-    BMode,
-    GdmaOpcode,
-    Records,
-    UnaryCode,
+from tilewright.backends.encoding.operands import (
+    ELEMENT_SIZES,
+    OPERANDS,
+    BoolArray,
+    Int64Array,
+    OperandName,
+    column,
+    is_indexed,
+    is_store,
+    operand_row_bytes,
+    operand_shapes,
+    row_bytes_of,
 )
+from tilewright.backends.encoding.records import BdcOpcode, BinaryCode, Records, UnaryCode
 from tilewright.backends.program import KernelArgument
 from tilewright.dialects.element_types import ELEMENT_TYPES, I32, ElementType
-
-Int64Array: TypeAlias = npt.NDArray[np.int64]
 
 SPECIAL_UNARY = frozenset(UnaryCode) - {UnaryCode.CAST, UnaryCode.NEG, UnaryCode.ABS}
 """Element functions that take `special_function_passes`."""
 
 SPECIAL_BINARY = frozenset({BinaryCode.DIV})
 """Two-operand functions that take `special_function_passes`."""
-
-_SIZES = np.zeros(256, dtype=np.int64)
-for _element in ELEMENT_TYPES:
-    _SIZES[_element.code] = _element.size_bytes
 
 
 def matrix_cycles(rows: int, cols: int, depth: int, element: ElementType, chip: Chip) -> int:
@@ -71,9 +69,9 @@ def transfer_cycles(
     rows: int, cols: int, element: ElementType, pitch_bytes: int, chip: Chip
 ) -> int:
     """Cycles of a `LOAD` or `STORE` of `rows` x `cols` elements, `pitch_bytes` from row to row."""
-    row_bytes = cols * element.size_bytes
-    gapless = rows == 1 or pitch_bytes == row_bytes
-    runs, run_bytes = (1, rows * row_bytes) if gapless else (rows, row_bytes)
+    row_bytes_of = cols * element.size_bytes
+    gapless = rows == 1 or pitch_bytes == row_bytes_of
+    runs, run_bytes = (1, rows * row_bytes_of) if gapless else (rows, row_bytes_of)
     charged = runs * math.ceil(run_bytes / chip.dma_run_bytes) * chip.dma_run_bytes
     return math.ceil(chip.gdma_command_cycles + charged / chip.dma_bytes_per_cycle)
 
@@ -86,12 +84,11 @@ def gdma_cycles(records: Records, arguments: Sequence[KernelArgument], chip: Chi
     the formulas need only the record.)
     """
     del arguments
-    rows, row_bytes = _i64(records, "rows"), row_bytes_of(records)
-    pitch, opcode = _i64(records, "pitch"), records["opcode"]
-    indexed = is_indexed(opcode)
-    one_run = ~indexed & ((pitch == row_bytes) | (rows == 1))
+    rows, width, pitch = column(records, "rows"), row_bytes_of(records), column(records, "pitch")
+    indexed = is_indexed(records)
+    one_run = ~indexed & ((pitch == width) | (rows == 1))
     runs = np.where(one_run, 1, rows)
-    units = runs * _ceil_div(np.where(one_run, rows * row_bytes, row_bytes), chip.dma_run_bytes)
+    units = runs * _ceil_div(np.where(one_run, rows * width, width), chip.dma_run_bytes)
     units += np.where(indexed, _ceil_div(rows * I32.size_bytes, chip.dma_run_bytes), 0)
     cycles = chip.gdma_command_cycles + units * chip.dma_run_bytes / chip.dma_bytes_per_cycle
     return np.ceil(cycles).astype(np.int64)
@@ -99,10 +96,9 @@ def gdma_cycles(records: Records, arguments: Sequence[KernelArgument], chip: Chi
 
 def gdma_bytes(records: Records) -> tuple[Int64Array, Int64Array]:
     """Bytes that each GDMA command reads from, and writes to, global memory (indices included)."""
-    opcode = records["opcode"]
-    moved = _i64(records, "rows") * row_bytes_of(records)
-    stores = (opcode == GdmaOpcode.STORE) | (opcode == GdmaOpcode.SCATTER)
-    indices = np.where(is_indexed(opcode), _i64(records, "rows") * I32.size_bytes, 0)
+    moved = column(records, "rows") * row_bytes_of(records)
+    stores = is_store(records)
+    indices = np.where(is_indexed(records), column(records, "rows") * I32.size_bytes, 0)
     return np.where(stores, 0, moved) + indices, np.where(stores, moved, 0)
 
 
@@ -115,7 +111,7 @@ def bdc_cycles(records: Records, chip: Chip) -> Int64Array:
 
 def bdc_cycles_without_conflicts(records: Records, chip: Chip) -> Int64Array:
     """Cycles of each BDC command if no two of its operands shared a bank."""
-    rows, cols, depth = (_i64(records, name) for name in ("rows", "cols", "depth"))
+    rows, cols, depth = (column(records, name) for name in ("rows", "cols", "depth"))
     waves = _ceil_div(rows, chip.lanes)
     opcode, function = records["opcode"], records["function"]
 
@@ -133,78 +129,33 @@ def bdc_cycles_without_conflicts(records: Records, chip: Chip) -> Int64Array:
     return chip.bdc_command_cycles + waves * np.where(opcode == BdcOpcode.MM, steps, vectors)
 
 
-def bank_conflicts(records: Records, chip: Chip) -> npt.NDArray[np.bool_]:
+def bank_conflicts(records: Records, chip: Chip) -> BoolArray:
     """Whether two operands (dst, a, b) of a command touch a common bank."""
-    dst, a, b = (_banks_touched(records, name, chip) for name in ("dst", "a", "b"))
+    dst, a, b = (_banks_touched(records, name, chip) for name in OPERANDS)
     return np.any((dst & a) | (dst & b) | (a & b), axis=1)
-
-
-def row_bytes_of(gdma: Records) -> Int64Array:
-    """Bytes of a row of each GDMA command."""
-    return _i64(gdma, "cols") * _SIZES[gdma["element"]]
-
-
-def is_indexed(opcode: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Whether a GDMA command takes its rows from an index vector."""
-    return (opcode == GdmaOpcode.GATHER) | (opcode == GdmaOpcode.SCATTER)
-
-
-def operand_shapes(
-    records: Records, name: str
-) -> tuple[Int64Array, Int64Array, npt.NDArray[np.bool_]]:
-    """Rows, columns and whether replicated, of operand `name` (dst, a, b) of each BDC command.
-
-    0 rows where a command does not have the operand.
-    """
-    rows, cols, depth = (_i64(records, field) for field in ("rows", "cols", "depth"))
-    opcode, flags, mode = records["opcode"], records["flags"], records["b_mode"]
-    replicated = (flags & 8) != 0
-    if name == "dst":
-        turned = opcode == BdcOpcode.TRANSPOSE
-        reduced = opcode == BdcOpcode.REDUCE
-        return (
-            np.where(turned, cols, rows),
-            np.where(turned, rows, np.where(reduced, 1, cols)),
-            (replicated),
-        )
-    if name == "a":
-        absent = opcode == BdcOpcode.FILL
-        return np.where(absent, 0, rows), np.where(opcode == BdcOpcode.MM, depth, cols), replicated
-    is_mm, is_binary = opcode == BdcOpcode.MM, opcode == BdcOpcode.BINARY
-    transposed = (flags & 1) != 0
-    one_row = is_binary & (mode == BMode.ROW)
-    has_b = is_mm | (opcode == BdcOpcode.DEQUANT) | (is_binary & (mode != BMode.IMMEDIATE))
-    one_column = (opcode == BdcOpcode.DEQUANT) | (is_binary & (mode == BMode.COLUMN))
-    b_rows = np.where(is_mm, np.where(transposed, cols, depth), np.where(one_row, 1, rows))
-    b_cols = np.where(is_mm, np.where(transposed, depth, cols), np.where(one_column, 1, cols))
-    return np.where(has_b, b_rows, 0), b_cols, one_row | (replicated & ~one_column)
-
-
-def operand_row_bytes(records: Records, name: str) -> Int64Array:
-    """Bytes of a row of operand `name` (dst, a, b) of each BDC command."""
-    return operand_shapes(records, name)[1] * _SIZES[records[f"{name}_element"]]
 
 
 def _widest(records: Records) -> Int64Array:
     opcode = records["opcode"]
-    widest = _SIZES[records["dst_element"]].copy()
+    widest = ELEMENT_SIZES[records["dst_element"]].copy()
     by_result = opcode == BdcOpcode.DEQUANT
-    for name in ("a", "b"):
-        size = _SIZES[records[f"{name}_element"]]
+    sources: tuple[OperandName, ...] = ("a", "b")
+    for name in sources:
+        size = ELEMENT_SIZES[records[f"{name}_element"]]
         present = (operand_shapes(records, name)[0] > 0) & ~by_result
         widest = np.maximum(widest, np.where(present, size, 0))
     return widest
 
 
-def _banks_touched(records: Records, name: str, chip: Chip) -> npt.NDArray[np.bool_]:
+def _banks_touched(records: Records, name: OperandName, chip: Chip) -> BoolArray:
     """`[commands, banks]`: a bank holds bytes of the operand."""
     rows = operand_shapes(records, name)[0]
-    offset, stride = _i64(records[name], "offset"), _i64(records[name], "stride")
+    offset, stride = column(records[name], "offset"), column(records[name], "stride")
     slots, width = _ceil_div(rows, chip.lanes), operand_row_bytes(records, name)
     banks = np.arange(chip.banks)
     touched = np.zeros((len(records), chip.banks), dtype=np.bool_)
 
-    def mark(first: Int64Array, last: Int64Array, where: npt.NDArray[np.bool_]) -> None:
+    def mark(first: Int64Array, last: Int64Array, where: BoolArray) -> None:
         within = (banks >= (first // chip.bank_bytes)[:, None]) & (
             banks <= (last // chip.bank_bytes)[:, None]
         )
@@ -218,10 +169,6 @@ def _banks_touched(records: Records, name: str, chip: Chip) -> npt.NDArray[np.bo
         first = offset + slot * stride
         mark(first, first + width - 1, far & (slots > slot))
     return touched
-
-
-def _i64(records: Records, name: str) -> Int64Array:
-    return records[name].astype(np.int64)
 
 
 def _ceil_div(values: Int64Array, by: int) -> Int64Array:
