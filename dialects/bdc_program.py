@@ -110,8 +110,8 @@ class ProgramOp(IRDLOperation):
       gdma = #bdc.records<"0001feff">, bdc = #bdc.records<"">, local_bytes = 65536 : i64}
     ```
 
-    `op` is the op that it computes, `arguments` the views of global memory that it is launched with, `local_bytes` how much of every
-    lane's local memory it uses.
+    `op` is the op that it computes, `arguments` the views of global memory that it is launched
+    with, `local_bytes` how much of every lane's local memory it uses.
 
     Invariants:
 

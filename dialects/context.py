@@ -30,7 +30,7 @@ from tilewright.dialects.tpu import Tpu
 TILEWRIGHT_DIALECTS = (Top, Tpu, Gdma, Bdc)
 
 _DENSE_LIST_LIMIT = 100
-"""Up to here xDSL prints a dense constant as a list of numbers; longer ones as bytes, which read back."""
+"""Up to here xDSL prints a dense constant as numbers; longer ones as bytes, which read back."""
 
 
 def make_context() -> Context:
@@ -44,8 +44,9 @@ def make_context() -> Context:
 def parse_module(text: str, name: str) -> ModuleOp:
     """The module that `text` spells; `name` is the file that messages point to.
 
-    Raises `ModelReadError` where the text is not IR, `IRError` where an op or type cannot be built from what it says. Both
-    say the line and column. The module is not verified: see `dominance.verify_module`.
+    Raises `ModelReadError` where the text is not IR, `IRError` where an op or type cannot be built
+    from what it says. Both say the line and column. The module is not verified: see
+    `dominance.verify_module`.
     """
     parser: Parser | None = None
 
@@ -95,7 +96,8 @@ class _ModulePrinter(Printer):
 def print_module(module: ModuleOp, *, locations: bool = True) -> str:
     """The text of `module`, ending in a newline; `parse_module` reads the same module back.
 
-    Raises `InternalError` for a dense constant with an infinity or NaN, which has no text that reads back.
+    Raises `InternalError` for a dense constant with an infinity or NaN, which has no text that
+    reads back.
     """
     _require_printable(module)
     stream = StringIO()

@@ -1,4 +1,4 @@
-"""Whether a module is legal: xDSL's verification, and the rules across ops that it does not check."""
+"""Whether a module is legal: xDSL's verification, and rules across ops that it lacks."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _refuse_use(op: Operation, index: int, operand: SSAValue) -> None:
 
 
 def verify_calls(module: ModuleOp) -> None:
-    """Check that callees exist, take what they are given, and never reach themselves; raises `IRError`."""
+    """Check that callees exist, match their calls, and do not recur; raises `IRError`."""
     functions = functions_of(module)
     programs = {op.sym_name.data for op in module.ops if isinstance(op, ProgramOp)}
     callees: dict[str, list[str]] = {name: [] for name in functions}

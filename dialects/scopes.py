@@ -1,4 +1,4 @@
-"""Names in the words of the source model: key scopes through calls, names and source lines of ops."""
+"""Names in the words of the source model: key scopes, names and source lines of ops."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def walk_calls(
 ) -> Iterator[tuple[Operation, str]]:
     """Every op that `function` executes, in order and going through calls, with its key scope.
 
-    A call is followed by the ops of its callee, under the scope of the call; the call itself and the terminators of
-    functions are left out. A function called twice is walked twice. The resolved key of a weight or state is scope + key.
+    A call is followed by the ops of its callee, under the scope of the call; the call itself and
+    the terminators of functions are left out. A function called twice is walked twice. The resolved
+    key of a weight or state is scope + key.
 
     Raises `IRError` where a callee is missing, or calls itself.
     """
@@ -62,7 +63,7 @@ def _known(functions: dict[str, FuncOp]) -> str:
 
 
 def op_name(op: Operation) -> str:
-    """The name that the location of `op` gives it, relative to its scope; else the name of the op, e.g. `top.MatMul`."""
+    """The name in the location of `op`, relative to its scope; else its op, e.g. `top.MatMul`."""
     return name_of(op.location) or op.name
 
 
@@ -73,10 +74,21 @@ def source_of(op: Operation) -> str:
 
 
 def where_of(op: Operation) -> str:
-    """`op` as an error message says where: its name and op, and its source line where known."""
-    name, source = name_of(op.location), source_of(op)
-    words = f"{op.name} {name}" if name else op.name
-    return f"{words} ({source})" if source else words
+    """`op` as an error message says where: its op and name, source line and function, if known."""
+    name, source, function = name_of(op.location), source_of(op), _function_of(op)
+    return (
+        op.name
+        + (f" {name}" if name else "")
+        + (f" ({source})" if source else "")
+        + (f" in @{function.sym_name.data}" if function is not None else "")
+    )
+
+
+def _function_of(op: Operation) -> FuncOp | None:
+    parent = op.parent_op()
+    while parent is not None and not isinstance(parent, FuncOp):
+        parent = parent.parent_op()
+    return parent
 
 
 def name_of(location: Attribute) -> str:

@@ -1,7 +1,7 @@
 """The shape of each op's result, from the shapes of its operands.
 
-Pure functions over tuples of sizes, shared by the constructors and the verifiers of `top` and `tpu`. Each raises
-`VerifyException` with one sentence that says which sizes disagree.
+Pure functions over tuples of sizes, shared by the constructors and the verifiers of `top` and
+`tpu`. Each raises `VerifyException` with one sentence that says which sizes disagree.
 """
 
 from __future__ import annotations
@@ -122,7 +122,11 @@ def attention(
 
 
 def broadcast(a: Shape, b: Shape) -> Shape:
-    """`b` meets `a`: the same shape, a suffix of it (leading ones of `b` dropped), or `a` with last dimension 1."""
+    """`b` meets `a`.
+
+    `b` has the shape of `a`, or a suffix of it (leading ones of `b` dropped), or the shape of `a`
+    with last dimension 1.
+    """
     first = next((i for i, size in enumerate(b) if size != 1), len(b))
     suffix = b[first:]
     is_suffix = a[len(a) - len(suffix) :] == suffix and len(b) <= len(a)

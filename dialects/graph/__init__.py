@@ -1,7 +1,9 @@
-"""What `top` and `tpu` share: for each op that both have, a base class with its operands, attributes, syntax and rules.
+"""What `top` and `tpu` share: the base class of each op that both have.
 
-`graph.MatMul` is the base of `top.MatMulOp` and `tpu.MatMulOp`. Code that treats both dialects alike (a reference
-evaluation, a shape) may ask for the base; IR holds only the two concrete ops.
+A base holds the operands, attributes, syntax and rules of the op.
+
+`graph.MatMul` is the base of `top.MatMulOp` and `tpu.MatMulOp`. Code that treats both dialects
+alike (a reference evaluation, a shape) may ask for the base; IR holds only the two concrete ops.
 """
 
 from tilewright.dialects.graph.attention import Attention, Rope

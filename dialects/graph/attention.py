@@ -33,10 +33,10 @@ from tilewright.dialects.shape_rules import require
 class Rope(GraphOp):
     """`result = x * cos + rotate(x) * sin`, head by head.
 
-    `x` and the result are `T[S, H*D]`, `cos` and `sin` `f32[S, D]` in every mode. `rotate` turns pairs of the first
-    `rotary_dim` columns of a head: `(a, b)` becomes `(-b, a)`, other columns become 0. Pairs are neighbours
-    `(2i, 2i + 1)` if `interleaved` (GPT-J, ChatGLM), else `(i, i + rotary_dim / 2)` (GPT-NeoX, Llama). Past `rotary_dim`
-    the tables hold cos 1 and sin 0.
+    `x` and the result are `T[S, H*D]`, `cos` and `sin` `f32[S, D]` in every mode. `rotate` turns
+    pairs of the first `rotary_dim` columns of a head: `(a, b)` becomes `(-b, a)`, other columns
+    become 0. Pairs are neighbours `(2i, 2i + 1)` if `interleaved` (GPT-J, ChatGLM), else `(i, i +
+    rotary_dim / 2)` (GPT-NeoX, Llama). Past `rotary_dim` the tables hold cos 1 and sin 0.
 
     Invariants:
 
@@ -103,10 +103,12 @@ class Rope(GraphOp):
 
 
 class Attention(GraphOp):
-    """`result = softmax(scale * q k^T + mask) v`, head by head; query head `h` reads group `h // (H / G)`.
+    """`result = softmax(scale * q k^T + mask) v`, head by head.
 
-    `q` and the result are `T[S, H*D]`, `k` and `v` `T[L, G*D]`, `mask` `T[S, L]` (missing: 0), `scale` f32. H is
-    `num_heads`, G is `num_kv_heads`.
+    Query head `h` reads group `h // (H / G)` of keys and values.
+
+    `q` and the result are `T[S, H*D]`, `k` and `v` `T[L, G*D]`, `mask` `T[S, L]` (missing: 0),
+    `scale` f32. H is `num_heads`, G is `num_kv_heads`.
 
     Invariants:
 

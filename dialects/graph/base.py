@@ -35,7 +35,7 @@ def optional_shape_of(value: Value | None) -> Shape | None:
 
 
 def storage_of(value: Value) -> ElementType:
-    """The element type of a tensor value; raises `VerifyException` if the machine does not know it."""
+    """The element type of a tensor value; raises `VerifyException` for one the machine lacks."""
     if not isinstance(value.type, TensorType):
         raise VerifyException(f"expected a tensor, not {value.type}")
     try:

@@ -69,8 +69,8 @@ class UnaryGraphOp(GraphOp):
 class Gelu(UnaryGraphOp):
     """`x * P(X <= x)` for a normal X: `x/2 * (1 + erf(x / sqrt(2)))`.
 
-    With `approximate = tanh` it is `x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3)))`. `x` and the result are `T[...]`, of
-    one shape.
+    With `approximate = tanh` it is `x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3)))`. `x` and
+    the result are `T[...]`, of one shape.
 
     Invariants:
 
@@ -94,7 +94,10 @@ class Gelu(UnaryGraphOp):
 
 
 class BinaryGraphOp(GraphOp):
-    """`b` broadcasts to `a`: it has `a`'s shape, or a suffix of it (leading ones dropped), or `a`'s with last dimension 1.
+    """`b` broadcasts to `a`.
+
+    It has the shape of `a`, or a suffix of it (leading ones of `b` dropped), or the shape of `a`
+    with last dimension 1.
 
     `a`, `b` and the result hold one type T; the result has the shape of `a`.
 

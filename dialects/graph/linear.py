@@ -29,7 +29,9 @@ from tilewright.dialects.graph.base import (
 
 
 class MatMul(GraphOp):
-    """`result[..., n] = sum_k x[..., k] * right[k, n] + bias[n]`; with `right_transpose`, `right[n, k]`.
+    """`result[..., n] = sum_k x[..., k] * right[k, n] + bias[n]`.
+
+    With `right_transpose` it is `right[n, k]`.
 
     `x` is `T[..., K]`, `right` `T[K, N]` (or `T[N, K]`), `bias` `T[N]`; the result is `[..., N]`.
 

@@ -29,7 +29,9 @@ from tilewright.dialects.shape_rules import require
 
 
 class RMSNorm(GraphOp):
-    """`result = x / sqrt(mean(x^2) + eps) * weight`, mean over the last axis; a missing weight is 1.
+    """`result = x / sqrt(mean(x^2) + eps) * weight`, mean over the last axis.
+
+    A missing weight is 1.
 
     `x` and the result are `T[..., C]`, `weight` `T[C]`; `eps` is f32.
 
@@ -68,8 +70,8 @@ class RMSNorm(GraphOp):
 class LayerNorm(GraphOp):
     """`result = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias`, over the last axis.
 
-    `x` and the result are `T[..., C]`, `weight` and `bias` `T[C]` (missing: 1 and 0); `var` is the mean of the squared
-    differences; `eps` is f32.
+    `x` and the result are `T[..., C]`, `weight` and `bias` `T[C]` (missing: 1 and 0); `var` is the
+    mean of the squared differences; `eps` is f32.
 
     Invariants:
 
@@ -117,7 +119,9 @@ class LayerNorm(GraphOp):
 
 
 class Softmax(GraphOp):
-    """`result = exp(x - max(x)) / sum(exp(x - max(x)))`, over the last axis. `x` and the result are `T[..., C]`.
+    """`result = exp(x - max(x)) / sum(exp(x - max(x)))`, over the last axis.
+
+    `x` and the result are `T[..., C]`.
 
     Invariants:
 

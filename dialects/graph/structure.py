@@ -1,4 +1,4 @@
-"""Ops that connect a function with the outside: weights, states, calls, and rows picked by index."""
+"""Ops that connect a function with the outside: weights, states, calls, picked rows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class Weight(GraphOp):
 class State(GraphOp):
     """A tensor `T[L, C]` that lives between calls (a KV cache), called scope + `key`.
 
-    The value is the state as the function finds it. `CacheUpdate` writes it in place: later reads take the updated value.
+    The value is the state as the function finds it. `CacheUpdate` writes it in place: later reads
+    take the updated value.
 
     Invariants:
 
@@ -86,10 +87,12 @@ class State(GraphOp):
 
 
 class Call(GraphOp):
-    """Call a private function. Keys in it are resolved under `scope`: resolved key = scopes of the calls, then key.
+    """Call a private function. Keys in it are resolved under `scope`.
 
-    Operands and results are those of the function. `verify_module` checks that it is there, takes these types, and does not
-    reach itself.
+    The resolved key of a weight is the scopes of the calls that lead to it, then its key.
+
+    Operands and results are those of the function. `verify_module` checks that it is there, takes
+    these types, and does not reach itself.
 
     Invariants:
 
@@ -161,7 +164,9 @@ class Gather(GraphOp):
 
 
 class CacheUpdate(GraphOp):
-    """`result = cache` but `result[positions[r], c] = rows[r, c]`, in place: the result is the cache's memory.
+    """`result = cache` but `result[positions[r], c] = rows[r, c]`, in place.
+
+    The result is the memory of the cache.
 
     `cache` and the result are `T[L, C]`, `rows` `T[R, C]`, `positions` `i32[R]`.
 

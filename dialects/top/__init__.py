@@ -1,10 +1,12 @@
 """The `top` dialect: what the model means.
 
-Ops on ranked tensors with static shapes, apart from any chip. Floats are f32, whatever the checkpoint stores; weights are
-references into a container. Activations of language models are `[positions, features]`; heads are groups of columns.
+Ops on ranked tensors with static shapes, apart from any chip. Floats are f32, whatever the
+checkpoint stores; weights are references into a container. Activations of language models are
+`[positions, features]`; heads are groups of columns.
 
-`structure` connects a function with the outside (weights, states, calls, rows picked by index), `linear` multiplies matrices,
-`attention` and `normalization` are the large steps of a transformer, `elementwise`, `reduction` and `shape` the small ones.
+`structure` connects a function with the outside (weights, states, calls, rows picked by index),
+`linear` multiplies matrices, `attention` and `normalization` are the large steps of a transformer,
+`elementwise`, `reduction` and `shape` the small ones.
 """
 
 from xdsl.ir import Dialect

@@ -1,8 +1,9 @@
 """The `tpu` dialect: how each op is computed on the machine.
 
-The ops of `top` on storage types: activations are f32, f16 or bf16 (the compute type), codes i8, indices i32. Ops compute in f32
-from exactly converted operands and round once to the type of the result. `quantized` adds the ops on int8 codes with
-a scale a row; `launch` is what remains of an op once it has a kernel.
+The ops of `top` on storage types: activations are f32, f16 or bf16 (the compute type), codes i8,
+indices i32. Ops compute in f32 from exactly converted operands and round once to the type of the
+result. `quantized` adds the ops on int8 codes with a scale a row; `launch` is what remains of an op
+once it has a kernel.
 """
 
 from xdsl.ir import Dialect

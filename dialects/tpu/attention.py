@@ -13,7 +13,8 @@ class RopeOp(TpuOp, graph.Rope):
     """Rotary position embedding.
 
     ```mlir
-    %y = tpu.Rope %x cos %cos sin %sin {num_heads = 32 : i64, rotary_dim = 64 : i64, interleaved = true} :
+    %y = tpu.Rope %x cos %cos sin %sin
+      {num_heads = 32 : i64, rotary_dim = 64 : i64, interleaved = true} :
       tensor<512x4096xf16>, tensor<512x128xf32>, tensor<512x128xf32> -> tensor<512x4096xf16>
     ```
     """

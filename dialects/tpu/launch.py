@@ -1,4 +1,4 @@
-"""What remains of a `tpu` op once it has a kernel: a launch of the kernel on the op's operands and results."""
+"""What remains of a `tpu` op once it has a kernel: a launch of the kernel."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ class LaunchOp(TpuOp):
     """Run a kernel: a function with the attribute `tpu.kernel`, later a `bdc.program`.
 
     ```mlir
-    %y = tpu.Launch @matmul_0(%x, %w) : (tensor<512x4096xf16>, tensor<4096x256xf16>) -> tensor<512x256xf16>
+    %y = tpu.Launch @matmul_0(%x, %w) :
+      (tensor<512x4096xf16>, tensor<4096x256xf16>) -> tensor<512x256xf16>
     %new = tpu.Launch @cache_update_0(%cache, %rows, %positions) {alias = 0 : i64} :
       (tensor<512x256xf16>, tensor<1x256xf16>, tensor<1xi32>) -> tensor<512x256xf16>
     ```
 
-    The kernel's arguments are views of the operands and then of the results. With `alias`, the first result is the memory
-    of that operand, written in place.
+    The kernel's arguments are views of the operands and then of the results. With `alias`, the
+    first result is the memory of that operand, written in place.
 
     Invariants:
 

@@ -1,4 +1,4 @@
-"""`tpu` ops on int8 codes with 16-bit activations (W8A16): the weight is `codes[n, k] * scale[n]`."""
+"""`tpu` ops on int8 codes with 16-bit activations (W8A16)."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class W8A16MatMulOp(TpuOp):
       -> tensor<512x4608xf16>
     ```
 
-    `result[..., n] = sum_k x[..., k] * w[n, k] + bias[n]` with `w[n, k] = T(codes[n, k] * scale[n])`: the weight is dequantized and rounded to
-    the type of `x` before the product. `x` is `T[..., K]`, `codes` `i8[N, K]`, `scale` `T[N, 1]` or `f32[N, 1]`, `bias` `T[N]`; the
-    result is `T[..., N]` or `f32[..., N]`.
+    `result[..., n] = sum_k x[..., k] * w[n, k] + bias[n]` with `w[n, k] = T(codes[n, k] *
+    scale[n])`: the weight is dequantized and rounded to the type of `x` before the product. `x` is
+    `T[..., K]`, `codes` `i8[N, K]`, `scale` `T[N, 1]` or `f32[N, 1]`, `bias` `T[N]`; the result is
+    `T[..., N]` or `f32[..., N]`.
 
     Invariants:
 
@@ -110,8 +111,8 @@ class W8A16GatherOp(TpuOp):
       tensor<65024x4096xi8>, tensor<65024x1xf16>, tensor<512xi32> -> tensor<512x4096xf16>
     ```
 
-    `result[n, c] = codes[indices[n], c] * scale[indices[n]]`. `codes` is `i8[V, C]`, `scale` `T[V, 1]` or `f32[V, 1]`, `indices` `i32[N]`; the
-    result is `T[N, C]`.
+    `result[n, c] = codes[indices[n], c] * scale[indices[n]]`. `codes` is `i8[V, C]`, `scale` `T[V,
+    1]` or `f32[V, 1]`, `indices` `i32[N]`; the result is `T[N, C]`.
 
     Invariants:
 

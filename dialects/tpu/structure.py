@@ -19,7 +19,7 @@ from tilewright.dialects.tpu.base import TpuOp
 
 
 class WeightForm(StrEnum):
-    """What a `tpu.Weight` holds of its tensor: all of it, its int8 codes, or the scales of its rows."""
+    """What a `tpu.Weight` holds: the whole tensor, its int8 codes, or the scales of its rows."""
 
     DENSE = auto()
     CODES = auto()
@@ -43,8 +43,9 @@ class WeightOp(TpuOp, graph.Weight):
     %bias = tpu.Weight dense "self_attention.query_key_value.bias" : tensor<4608xf16>
     ```
 
-    `dense` is the tensor itself, rounded to the element type; `codes` its int8 codes `[N, K]`; `scale` its scales `[N, 1]`. With
-    `transposed`, the container holds `[K, N]` where the op's matrix is `[N, K]`.
+    `dense` is the tensor itself, rounded to the element type; `codes` its int8 codes `[N, K]`;
+    `scale` its scales `[N, 1]`. With `transposed`, the container holds `[K, N]` where the op's
+    matrix is `[N, K]`.
 
     - `codes are i8 of rank 2, not tensor<...>`
     - `scale is floating-point of shape [N, 1], not tensor<...>`
