@@ -1,1 +1,1 @@
-"""What the IR can say: the dialects `top`, `tpu`, `gdma` and `bdc`, their types, and the errors all rooms share."""
+"""What the IR can say: the dialects `top`, `tpu`, `gdma` and `bdc`, their types, the errors."""

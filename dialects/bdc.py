@@ -1,41 +1,42 @@
 """The `bdc` dialect: compute on tiles in local memory, in a kernel.
 
-The BDC engine (also called TIU) is one in-order queue of instructions that all lanes execute together. It has a matrix unit
-(`bdc.mm`) and a vector unit (all others). Operands and results are tiles (`!bdc.local`); a result is a new tile, except
-where an op says that it works in place.
+The BDC engine (also called TIU) is one in-order queue of instructions that all lanes execute
+together. It has a matrix unit (`bdc.mm`) and a vector unit (all others). Operands and results are
+tiles (`!bdc.local`); a result is a new tile, except where an op says that it works in place.
 
-Vector ops take any mixture of f32, f16 and bf16: they convert operands to f32 (exactly), compute in f32, and round once to the
-element type of the result (NUMERICS: round to nearest even). They take as many cycles as their widest operand needs.
+Vector ops take any mixture of f32, f16 and bf16: they convert operands to f32 (exactly), compute in
+f32, and round once to the element type of the result (NUMERICS: round to nearest even). They take
+as many cycles as their widest operand needs.
 
-Two attributes are added by passes. `offsets` (from `allocate-local-memory`) is the ring of local byte addresses that the
-result takes in turn, one for each execution. `waits` (from `insert-waits`) has one entry for each execution of the op:
-the id of the GDMA command that must have finished before, 0 for none.
+Two attributes are added by passes. `offsets` (from `allocate-local-memory`) is the ring of local
+byte addresses that the result takes in turn, one for each execution. `waits` (from `insert-waits`)
+has one entry for each execution of the op: the id of the GDMA command that must have finished
+before, 0 for none.
 """
 
 from __future__ import annotations
 
 from enum import auto
-from typing import ClassVar
 
 from xdsl.dialects.builtin import (
+    I32,
     BoolAttr,
     DenseArrayBase,
     FloatAttr,
-    I32,
     IndexType,
     IntegerAttr,
     UnitAttr,
     f32,
     i64,
 )
-from xdsl.ir import Dialect, EnumAttribute, SpacedOpaqueSyntaxAttribute, SSAValue
+from xdsl.dialects.utils import EnumAttribute
+from xdsl.ir import Dialect, SpacedOpaqueSyntaxAttribute, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
     ParsePropInAttrDict,
     irdl_attr_definition,
     irdl_op_definition,
     operand_def,
-    opt_operand_def,
     opt_prop_def,
     prop_def,
     result_def,
@@ -48,7 +49,7 @@ from tilewright.dialects.memory_types import LocalType
 
 
 class UnaryFunction(StrEnum):
-    """Element functions of the vector unit. `cast` is the identity, rounded to the result's type."""
+    """Element functions of the vector unit. `cast` only rounds to the result's type."""
 
     CAST = auto()
     NEG = auto()
@@ -129,7 +130,7 @@ class FillOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "attr-dict `:` type($result)"
+    assembly_format = "attr-dict `:` type($result)"
 
     def __init__(self, value: float, result_type: LocalType) -> None:
         super().__init__(properties={"value": FloatAttr(value, f32)}, result_types=[result_type])
@@ -150,7 +151,7 @@ class ViewOp(IRDLOperation):
     col = operand_def(IndexType)
     result = result_def(LocalType)
 
-    assembly_format: ClassVar[str] = "$tile `[` $col `]` attr-dict `:` type($tile) `->` type($result)"
+    assembly_format = "$tile `[` $col `]` attr-dict `:` type($tile) `->` type($result)"
 
     def __init__(self, tile: SSAValue, col: SSAValue, result_type: LocalType) -> None:
         super().__init__(operands=[tile, col], result_types=[result_type])
@@ -174,9 +175,10 @@ class MmOp(IRDLOperation):
       !bdc.local<512x4096xf16>, !bdc.local<256x4096xf16> -> !bdc.local<512x256xf16>
     ```
 
-    `y[r, c] = sum_k left[r, k] * right[k, c]`, or `right[c, k]` with `transpose_right`. Operands are f32, f16 or bf16, both of
-    one type; products are exact, sums f32 in ascending k, one rounding to the result's type. The left operand and the
-    result lie over the lanes; the rows of the right operand are broadcast through the array wherever they lie.
+    `y[r, c] = sum_k left[r, k] * right[k, c]`, or `right[c, k]` with `transpose_right`. Operands
+    are f32, f16 or bf16, both of one type; products are exact, sums f32 in ascending k, one
+    rounding to the result's type. The left operand and the result lie over the lanes; the rows of
+    the right operand are broadcast through the array wherever they lie.
     """
 
     name = "bdc.mm"
@@ -189,7 +191,7 @@ class MmOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$left `,` $right attr-dict `:` type($left) `,` type($right) `->` type($result)"
     )
 
@@ -220,8 +222,8 @@ class MmAccumulateOp(IRDLOperation):
       !bdc.local<512x4096xf32>, !bdc.local<512x1024xf16>, !bdc.local<256x1024xf16>
     ```
 
-    `sums[r, n + c] += sum_k left[r, k] * right[k, c]` (or `right[c, k]` with `transpose_right`). The result is the tile
-    of partial sums itself.
+    `sums[r, n + c] += sum_k left[r, k] * right[k, c]` (or `right[c, k]` with `transpose_right`).
+    The result is the tile of partial sums itself.
     """
 
     name = "bdc.mm_accumulate"
@@ -235,7 +237,7 @@ class MmAccumulateOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$sums `[` $col `]` `,` $left `,` $right attr-dict "
         "`:` type($sums) `,` type($left) `,` type($right) `->` type($result)"
     )
@@ -299,7 +301,7 @@ class DequantOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$codes `,` $scale attr-dict `:` type($codes) `,` type($scale) `->` type($result)"
     )
 
@@ -334,7 +336,7 @@ class UnaryOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$function $x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$function $x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, function: UnaryFunction, x: SSAValue, result_type: LocalType) -> None:
         super().__init__(
@@ -358,8 +360,8 @@ class BinaryOp(IRDLOperation):
       !bdc.local<64x4096xf16>, !bdc.local<1x4096xf16, replicated> -> !bdc.local<64x4096xf16>
     ```
 
-    The right tile has the left one's shape, or is one replicated row that meets every row, or has one column that meets
-    every column.
+    The right tile has the left one's shape, or is one replicated row that meets every row, or has
+    one column that meets every column.
     """
 
     name = "bdc.binary"
@@ -372,7 +374,7 @@ class BinaryOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$function $left `,` $right attr-dict `:` type($left) `,` type($right) `->` type($result)"
     )
 
@@ -391,13 +393,13 @@ class BinaryOp(IRDLOperation):
             (left.rows, left.cols) == (result.rows, result.cols),
             "bdc.binary: the result has the left operand's shape",
         )
-        _require(
-            left.replicated == result.replicated, "bdc.binary: the result has the left layout"
-        )
+        _require(left.replicated == result.replicated, "bdc.binary: the result has the left layout")
         same = (right.rows, right.cols, right.replicated) == (left.rows, left.cols, left.replicated)
         row = right.replicated and right.cols == left.cols
         column = right.cols == 1 and right.rows == left.rows and not right.replicated
-        _require(same or row or column, "bdc.binary: the right operand meets neither rows nor columns")
+        _require(
+            same or row or column, "bdc.binary: the right operand meets neither rows nor columns"
+        )
 
 
 @irdl_op_definition
@@ -420,9 +422,7 @@ class ScalarOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
-        "$function $x attr-dict `:` type($x) `->` type($result)"
-    )
+    assembly_format = "$function $x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(
         self, function: BinaryFunction, x: SSAValue, value: float, result_type: LocalType
@@ -460,7 +460,7 @@ class ReduceOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$function $x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$function $x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, function: ReduceFunction, x: SSAValue, result_type: LocalType) -> None:
         super().__init__(
@@ -492,29 +492,31 @@ class TransposeOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: SSAValue, result_type: LocalType) -> None:
         super().__init__(operands=[x], result_types=[result_type])
 
     def verify_(self) -> None:
         x, result = _local(self.x), _local(self.result)
-        _require((x.cols, x.rows) == (result.rows, result.cols), "bdc.transpose swaps the dimensions")
+        _require(
+            (x.cols, x.rows) == (result.rows, result.cols), "bdc.transpose swaps the dimensions"
+        )
         _require(x.element_type == result.element_type, "bdc.transpose keeps the element type")
         _require(not x.replicated and not result.replicated, "bdc.transpose works over the lanes")
 
 
 @irdl_op_definition
 class RotateOp(IRDLOperation):
-    """Rotate pairs of columns by a quarter turn: `(a, b)` becomes `(-b, a)`; the step that RoPE needs.
+    """Rotate pairs of columns by a quarter turn, as RoPE needs: `(a, b)` becomes `(-b, a)`.
 
     ```mlir
     %r = bdc.rotate %x {rotary_dim = 64 : i64, interleaved = true} :
       !bdc.local<64x128xf16> -> !bdc.local<64x128xf32>
     ```
 
-    Only the first `rotary_dim` columns turn; the others become 0. Pairs are neighbours `(2i, 2i + 1)` if `interleaved`
-    (GPT-J, ChatGLM), else `(i, i + rotary_dim / 2)` (GPT-NeoX, Llama).
+    Only the first `rotary_dim` columns turn; the others become 0. Pairs are neighbours `(2i, 2i +
+    1)` if `interleaved` (GPT-J, ChatGLM), else `(i, i + rotary_dim / 2)` (GPT-NeoX, Llama).
     """
 
     name = "bdc.rotate"
@@ -527,7 +529,7 @@ class RotateOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(
         self, x: SSAValue, result_type: LocalType, *, rotary_dim: int, interleaved: bool

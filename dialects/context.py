@@ -119,4 +119,4 @@ def _require_printable(module: ModuleOp) -> None:
 def _has_text(attribute: DenseIntOrFPElementsAttr) -> bool:
     if len(attribute) > _DENSE_LIST_LIMIT or not isinstance(attribute.get_element_type(), AnyFloat):
         return True
-    return all(isfinite(value) for value in attribute.iter_values())
+    return all(isfinite(v) for v in attribute.iter_values() if isinstance(v, float))

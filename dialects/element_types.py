@@ -1,4 +1,4 @@
-"""Element types: one table between xDSL types, numpy dtypes and the short names used in text and records."""
+"""Element types: one table between xDSL types, numpy dtypes, short names and record codes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def element_by_code(code: int) -> ElementType:
 
 
 def element_of(ir_type: Attribute) -> ElementType:
-    """The element type of a scalar IR type, or of a tensor's elements; raises `UnsupportedError`."""
+    """The element type of a scalar IR type, or of a tensor's elements.
+
+    Raises `UnsupportedError` for a type that the machine lacks.
+    """
     scalar: Attribute = ir_type.element_type if isinstance(ir_type, TensorType) else ir_type
     if scalar not in _BY_IR:
         raise UnsupportedError(f"element type {scalar} is not supported by the machine")

@@ -1,7 +1,8 @@
 """Errors that a user of Tilewright sees.
 
-Every error says *what* went wrong, *where* (an op, a source line, a tensor, a file), *why*, and a *hint* on what to do.
-The subclasses follow the user's point of view; each has a stable code and the exit code `tw` ends with.
+Every error says *what* went wrong, *where* (an op, a source line, a tensor, a file), *why*, and a
+*hint* on what to do. The subclasses follow the user's point of view; each has a stable code and the
+exit code `tw` ends with.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class OptionError(TilewrightError):
 
 
 class ModelReadError(TilewrightError):
-    """A checkpoint, configuration or IR file that cannot be read or does not hold what it should."""
+    """A checkpoint, configuration or IR file that cannot be read or lacks what it should hold."""
 
     code = "TW003"
     exit_code = 3
@@ -95,7 +96,7 @@ class AccuracyError(TilewrightError):
 
 
 class SimulationError(TilewrightError):
-    """A command that the machine cannot execute: out of range, misaligned, undefined data, a race."""
+    """A command that the machine cannot execute: out of range, undefined data, a race."""
 
     code = "TW009"
     exit_code = 9

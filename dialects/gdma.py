@@ -1,22 +1,23 @@
 """The `gdma` dialect: data movement between global and local memory, in a kernel.
 
-The GDMA engine is one in-order queue that serves loads and stores one after the other, beside the compute engine. Its ops
-move a tile between a two-dimensional view of global memory (`!gdma.global`, a kernel argument) and local memory
-(`!bdc.local`). `[%row, %col]` is the position of the tile's first element in the view, in elements.
+The GDMA engine is one in-order queue that serves loads and stores one after the other, beside the
+compute engine. Its ops move a tile between a two-dimensional view of global memory (`!gdma.global`,
+a kernel argument) and local memory (`!bdc.local`). `[%row, %col]` is the position of the tile's
+first element in the view, in elements.
 
-A tile that reaches across the last row or column of the view is cut there; where a view stacks several matrices, `upto %limit`
-cuts it at row `%limit`. Nothing is padded: later ops work on the rows and columns that are left.
+A tile that reaches across the last row or column of the view is cut there; where a view stacks
+several matrices, `upto %limit` cuts it at row `%limit`. Nothing is padded: later ops work on the
+rows and columns that are left.
 
-Two attributes are added by passes. `offsets` (from `allocate-local-memory`) is the ring of local byte addresses that the
-result takes in turn, one for each execution. `waits` (from `insert-waits`) has one entry for each execution of the op:
-the id of the compute command that must have finished before, 0 for none.
+Two attributes are added by passes. `offsets` (from `allocate-local-memory`) is the ring of local
+byte addresses that the result takes in turn, one for each execution. `waits` (from `insert-waits`)
+has one entry for each execution of the op: the id of the compute command that must have finished
+before, 0 for none.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from xdsl.dialects.builtin import DenseArrayBase, I32, IndexType
+from xdsl.dialects.builtin import I32, DenseArrayBase, IndexType
 from xdsl.ir import Dialect, Operation, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
@@ -72,7 +73,7 @@ class LoadOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$source `[` $row `,` $col `]` (`upto` $limit^)? attr-dict "
         "`:` type($source) `->` type($result)"
     )
@@ -111,7 +112,7 @@ class StoreOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$tile `,` $target `[` $row `,` $col `]` attr-dict `:` type($tile) `,` type($target)"
     )
 
@@ -147,7 +148,7 @@ class GatherOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$source `[` $col `]` `,` $indices `[` $at `]` attr-dict "
         "`:` type($source) `,` type($indices) `->` type($result)"
     )
@@ -190,7 +191,7 @@ class ScatterOp(IRDLOperation):
     waits = opt_prop_def(DenseArrayBase.constr(I32))
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$tile `,` $target `[` $col `]` `,` $indices `[` $at `]` attr-dict "
         "`:` type($tile) `,` type($target) `,` type($indices)"
     )

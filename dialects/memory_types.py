@@ -1,12 +1,14 @@
 """Types of the two memories that a kernel sees.
 
-`!gdma.global<512x4096xf16, pitch = 9216>` is a two-dimensional view of global memory: rows of contiguous elements,
-`pitch` bytes from one row to the next (left out where rows follow each other without a gap).
+`!gdma.global<512x4096xf16, pitch = 9216>` is a two-dimensional view of global memory: rows of
+contiguous elements, `pitch` bytes from one row to the next (left out where rows follow each other
+without a gap).
 
-`!bdc.local<384x4096xf16>` is a tile in local memory. Row `r` lies on lane `r mod lanes`, in slot `r div lanes` of that
-lane; a slot is rounded up to 64 bytes. `!bdc.local<1x4096xf16, replicated>` is a single row of which every lane
-holds a copy. The shape is the largest that the tile can have: a tile that is loaded across the edge of a global view is
-cut at the edge, and ops on it work on what is left.
+`!bdc.local<384x4096xf16>` is a tile in local memory. Row `r` lies on lane `r mod lanes`, in slot `r
+div lanes` of that lane; a slot is rounded up to 64 bytes. `!bdc.local<1x4096xf16, replicated>` is a
+single row of which every lane holds a copy. The shape is the largest that the tile can have: a tile
+that is loaded across the edge of a global view is cut at the edge, and ops on it work on what is
+left.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tilewright.dialects.element_types import ElementType, element_of
 from tilewright.dialects.errors import UnsupportedError
 
 VECTOR_BYTES = 64
-"""Bytes that a lane's vector unit takes a cycle; local slots are rounded up to it (MACHINE: aligned layout)."""
+"""Bytes that a lane's vector unit takes a cycle; local slots are rounded up to it."""
 
 
 def align_up(value: int, alignment: int) -> int:
@@ -51,7 +53,9 @@ class GlobalType(ParametrizedAttribute, TypeAttribute):
     pitch_attr: IntAttr
 
     @staticmethod
-    def of(rows: int, cols: int, element: ElementType, pitch_bytes: int | None = None) -> GlobalType:
+    def of(
+        rows: int, cols: int, element: ElementType, pitch_bytes: int | None = None
+    ) -> GlobalType:
         """A view of `rows` x `cols` elements; `pitch_bytes` defaults to contiguous rows."""
         pitch = cols * element.size_bytes if pitch_bytes is None else pitch_bytes
         return GlobalType(IntAttr(rows), IntAttr(cols), element.ir, IntAttr(pitch))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from xdsl.dialects.builtin import BoolAttr, Float32Type, FloatAttr, IntegerAttr, TensorType, i64
 from xdsl.irdl import (
     ParsePropInAttrDict,
@@ -60,7 +58,7 @@ class Rope(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$x `cos` $cos `sin` $sin attr-dict "
         "`:` type($x) `,` type($cos) `,` type($sin) `->` type($result)"
     )
@@ -134,7 +132,7 @@ class Attention(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$q `,` $k `,` $v (`mask` $mask^)? attr-dict "
         "`:` type($q) `,` type($k) `,` type($v) (`,` type($mask)^)? `->` type($result)"
     )

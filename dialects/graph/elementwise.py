@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from enum import auto
-from typing import ClassVar
 
 from xdsl.dialects.builtin import Float32Type, FloatAttr, TensorType
-from xdsl.ir import EnumAttribute, SpacedOpaqueSyntaxAttribute
+from xdsl.dialects.utils import EnumAttribute
+from xdsl.ir import SpacedOpaqueSyntaxAttribute
 from xdsl.irdl import (
     ParsePropInAttrDict,
     irdl_attr_definition,
@@ -56,7 +56,7 @@ class UnaryGraphOp(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value) -> None:
         super().__init__(operands=[x], result_types=[x.type])
@@ -80,9 +80,7 @@ class Gelu(UnaryGraphOp):
 
     approximate = prop_def(ApproximationAttr)
 
-    assembly_format: ClassVar[str] = (
-        "$x `approximate` $approximate attr-dict `:` type($x) `->` type($result)"
-    )
+    assembly_format = "$x `approximate` $approximate attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value, approximate: Approximation | str = Approximation.NONE) -> None:
         GraphOp.__init__(
@@ -114,9 +112,7 @@ class BinaryGraphOp(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
-        "$a `,` $b attr-dict `:` type($a) `,` type($b) `->` type($result)"
-    )
+    assembly_format = "$a `,` $b attr-dict `:` type($a) `,` type($b) `->` type($result)"
 
     def __init__(self, a: Value, b: Value) -> None:
         shape_rules.broadcast(shape_of(a), shape_of(b))
@@ -144,7 +140,7 @@ class ConstGraphOp(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value, value: float) -> None:
         super().__init__(

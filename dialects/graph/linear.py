@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from xdsl.dialects.builtin import TensorType, UnitAttr
 from xdsl.irdl import (
     ParsePropInAttrDict,
@@ -52,7 +50,7 @@ class MatMul(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$x `,` $right (`bias` $bias^)? attr-dict "
         "`:` type($x) `,` type($right) (`,` type($bias)^)? `->` type($result)"
     )
@@ -110,9 +108,7 @@ class BatchMatMul(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
-        "$a `,` $b attr-dict `:` type($a) `,` type($b) `->` type($result)"
-    )
+    assembly_format = "$a `,` $b attr-dict `:` type($a) `,` type($b) `->` type($result)"
 
     def __init__(self, a: Value, b: Value, *, right_transpose: bool = False) -> None:
         shape = shape_rules.batch_matmul(shape_of(a), shape_of(b), right_transpose=right_transpose)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from xdsl.dialects.builtin import Float32Type, FloatAttr, TensorType
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -50,7 +48,7 @@ class RMSNorm(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$x (`weight` $weight^)? attr-dict `:` type($x) (`,` type($weight)^)? `->` type($result)"
     )
 
@@ -90,7 +88,7 @@ class LayerNorm(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$x (`weight` $weight^ `:` type($weight))? (`bias` $bias^ `:` type($bias))? attr-dict "
         "`:` type($x) `->` type($result)"
     )
@@ -135,7 +133,7 @@ class Softmax(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value) -> None:
         shape_rules.normalization(shape_of(x))

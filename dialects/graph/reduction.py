@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from enum import auto
-from typing import ClassVar
 
 from xdsl.dialects.builtin import TensorType
-from xdsl.ir import EnumAttribute, SpacedOpaqueSyntaxAttribute
+from xdsl.dialects.utils import EnumAttribute
+from xdsl.ir import SpacedOpaqueSyntaxAttribute
 from xdsl.irdl import (
     ParsePropInAttrDict,
     irdl_attr_definition,
@@ -54,7 +54,7 @@ class Reduce(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$mode $x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$mode $x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value, mode: ReduceMode | str) -> None:
         super().__init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from xdsl.dialects.builtin import I64, DenseArrayBase, IntegerAttr, TensorType, i64
 from xdsl.irdl import (
@@ -43,7 +42,7 @@ class Reshape(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value, shape: Sequence[int]) -> None:
         shape_rules.reshape(shape_of(x), tuple(shape))
@@ -70,7 +69,7 @@ class Permute(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value, order: Sequence[int]) -> None:
         super().__init__(
@@ -102,7 +101,7 @@ class Slice(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value, offsets: Sequence[int], sizes: Sequence[int]) -> None:
         shape_rules.slice_(shape_of(x), offsets, tuple(sizes))
@@ -135,7 +134,7 @@ class Concat(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$xs attr-dict `:` type($xs) `->` type($result)"
+    assembly_format = "$xs attr-dict `:` type($xs) `->` type($result)"
 
     def __init__(self, xs: Sequence[Value], axis: int) -> None:
         shape = shape_rules.concat([shape_of(x) for x in xs], axis)
@@ -167,7 +166,7 @@ class Cast(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$x attr-dict `:` type($x) `->` type($result)"
+    assembly_format = "$x attr-dict `:` type($x) `->` type($result)"
 
     def __init__(self, x: Value, element: ElementType) -> None:
         super().__init__(operands=[x], result_types=[tensor_type(shape_of(x), element)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from xdsl.dialects.builtin import FlatSymbolRefAttrConstr, StringAttr, SymbolRefAttr, TensorType
 from xdsl.ir import Attribute
@@ -44,7 +43,7 @@ class Weight(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$key attr-dict `:` type($result)"
+    assembly_format = "$key attr-dict `:` type($result)"
 
     def __init__(self, key: str, shape: Sequence[int], element: ElementType) -> None:
         super().__init__(
@@ -73,7 +72,7 @@ class State(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = "$key attr-dict `:` type($result)"
+    assembly_format = "$key attr-dict `:` type($result)"
 
     def __init__(self, key: str, shape: Sequence[int], element: ElementType) -> None:
         super().__init__(
@@ -105,7 +104,7 @@ class Call(GraphOp):
     outputs = var_result_def()
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$callee `(` $arguments `)` attr-dict `:` functional-type($arguments, $outputs)"
     )
 
@@ -148,7 +147,7 @@ class Gather(GraphOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$table `,` $indices attr-dict `:` type($table) `,` type($indices) `->` type($result)"
     )
 
@@ -188,7 +187,7 @@ class CacheUpdate(GraphOp):
 
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$cache `,` $rows `at` $positions attr-dict "
         "`:` type($cache) `,` type($rows) `,` type($positions) `->` type($result)"
     )

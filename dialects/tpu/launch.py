@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from xdsl.dialects.builtin import FlatSymbolRefAttrConstr, IntegerAttr, SymbolRefAttr, i64
 from xdsl.ir import Attribute
@@ -50,7 +49,7 @@ class LaunchOp(TpuOp):
     outputs = var_result_def()
 
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$kernel `(` $arguments `)` attr-dict `:` functional-type($arguments, $outputs)"
     )
 

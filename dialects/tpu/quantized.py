@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from xdsl.dialects.builtin import TensorType
 from xdsl.irdl import (
     ParsePropInAttrDict,
@@ -65,7 +63,7 @@ class W8A16MatMulOp(TpuOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$x `,` $codes `scale` $scale (`bias` $bias^)? attr-dict "
         "`:` type($x) `,` type($codes) `,` type($scale) (`,` type($bias)^)? `->` type($result)"
     )
@@ -134,7 +132,7 @@ class W8A16GatherOp(TpuOp):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format: ClassVar[str] = (
+    assembly_format = (
         "$codes `scale` $scale `,` $indices attr-dict "
         "`:` type($codes) `,` type($scale) `,` type($indices) `->` type($result)"
     )

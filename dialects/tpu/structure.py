@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import auto
-from typing import ClassVar
 
 from xdsl.dialects.builtin import StringAttr, UnitAttr
-from xdsl.ir import EnumAttribute, SpacedOpaqueSyntaxAttribute
+from xdsl.dialects.utils import EnumAttribute
+from xdsl.ir import SpacedOpaqueSyntaxAttribute
 from xdsl.irdl import irdl_attr_definition, irdl_op_definition, opt_prop_def, prop_def
 from xdsl.utils.str_enum import StrEnum
 
@@ -58,7 +58,7 @@ class WeightOp(TpuOp, graph.Weight):
     form = prop_def(WeightFormAttr)
     transposed = opt_prop_def(UnitAttr)
 
-    assembly_format: ClassVar[str] = "$form $key attr-dict `:` type($result)"
+    assembly_format = "$form $key attr-dict `:` type($result)"
 
     def __init__(
         self,
