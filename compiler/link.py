@@ -16,7 +16,6 @@ from tilewright.compiler.memory_plan import (
     MemoryPlan,
     PortSlot,
     entry_functions,
-    locate,
     returned_values,
     weight_name,
 )
@@ -25,6 +24,7 @@ from tilewright.dialects.errors import InternalError
 from tilewright.dialects.scopes import op_name
 from tilewright.dialects.tpu import CallOp, LaunchOp, StateOp, WeightOp
 from tilewright.passes.kernels.program import kernel_of
+from tilewright.passes.views import view_of
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ class _Linker:
 
     def _compile(self, function: func.FuncOp) -> list[_LaunchStep | _CallStep]:
         name = function.sym_name.data
-        returned = {locate(v)[0]: index for index, v in enumerate(returned_values(function))}
+        returned = {view_of(v).root: index for index, v in enumerate(returned_values(function))}
         steps: list[_LaunchStep | _CallStep] = []
 
         def address(value: SSAValue) -> _Address:
-            root, offset = locate(value)
-            return self._address_of(name, returned, root, offset)
+            view = view_of(value)
+            return self._address_of(name, returned, view.root, view.offset_bytes)
 
         for op in function.body.block.ops:
             if isinstance(op, LaunchOp):

@@ -205,21 +205,6 @@ def returned_values(function: func.FuncOp) -> Sequence[SSAValue]:
     return tuple(last.arguments)
 
 
-def locate(value: SSAValue) -> tuple[SSAValue, int]:
-    """The value whose buffer holds `value`, and the byte offset in it: through views and in-place launches."""
-    offset_bytes = 0
-    while True:
-        view = view_of(value)
-        offset_bytes += view.offset_bytes
-        root = view.root
-        if isinstance(root, OpResult) and isinstance(root.op, LaunchOp):
-            alias = root.op.alias
-            if alias is not None and root.index == 0:
-                value = root.op.operands[alias.value.data]
-                continue
-        return root, offset_bytes
-
-
 def _shape_of(value: SSAValue) -> tuple[tuple[int, ...], ElementType]:
     assert isinstance(value.type, TensorType)
     return tuple(value.type.get_shape()), element_of(value.type)
@@ -248,7 +233,7 @@ def _collect(
 
 def _plan_frame(function: func.FuncOp, chip: Chip) -> Frame:
     block = function.body.block
-    returned = {locate(value)[0] for value in returned_values(function)}
+    returned = {view_of(value).root for value in returned_values(function)}
     for value in returned:
         if not _is_computed(value):
             raise IRError(
@@ -282,12 +267,12 @@ def _live_intervals(block: Block, returned: set[SSAValue]) -> dict[SSAValue, tup
     intervals: dict[SSAValue, tuple[int, int]] = {}
     for index, op in enumerate(block.ops):
         for operand in op.operands:
-            root, _ = locate(operand)
+            root = view_of(operand).root
             if root in intervals:
                 intervals[root] = (intervals[root][0], index)
         if isinstance(op, LaunchOp | CallOp):
             for result in op.results:
-                if locate(result)[0] is result and result not in returned:
+                if view_of(result).root is result and result not in returned:
                     intervals[result] = (index, index)
     return intervals
 
