@@ -220,6 +220,7 @@ class MmAccumulateOp(IRDLOperation):
     ```mlir
     %sum1 = bdc.mm_accumulate %sum0[%n], %x, %w {transpose_right} :
       !bdc.local<512x4096xf32>, !bdc.local<512x1024xf16>, !bdc.local<256x1024xf16>
+      -> !bdc.local<512x4096xf32>
     ```
 
     `sums[r, n + c] += sum_k left[r, k] * right[k, c]` (or `right[c, k]` with `transpose_right`).

@@ -7,6 +7,10 @@ checkpoint stores; weights are references into a container. Activations of langu
 `structure` connects a function with the outside (weights, states, calls, rows picked by index),
 `linear` multiplies matrices, `attention` and `normalization` are the large steps of a transformer,
 `elementwise`, `reduction` and `shape` the small ones.
+
+Every op refuses a tensor of another type (`tensor<...> does not hold one of top's types: f32, i32`)
+and one without a static size (`tensor<...> is not static and non-empty`). Messages begin with the
+name of the op.
 """
 
 from xdsl.ir import Dialect

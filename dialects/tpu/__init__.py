@@ -4,6 +4,10 @@ The ops of `top` on storage types: activations are f32, f16 or bf16 (the compute
 indices i32. Ops compute in f32 from exactly converted operands and round once to the type of the
 result. `quantized` adds the ops on int8 codes with a scale a row; `launch` is what remains of an op
 once it has a kernel.
+
+Every op refuses a tensor of another type (`tensor<...> does not hold one of tpu's types: f32, f16,
+bf16, i8, i32`) and one without a static size (`tensor<...> is not static and non-empty`). Messages
+begin with the name of the op.
 """
 
 from xdsl.ir import Dialect

@@ -47,6 +47,8 @@ class WeightOp(TpuOp, graph.Weight):
     `scale` its scales `[N, 1]`. With `transposed`, the container holds `[K, N]` where the op's
     matrix is `[N, K]`.
 
+    Invariants:
+
     - `codes are i8 of rank 2, not tensor<...>`
     - `scale is floating-point of shape [N, 1], not tensor<...>`
     - `dense does not hold codes: tensor<...>`
