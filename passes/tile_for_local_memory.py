@@ -44,7 +44,7 @@ class TileForLocalMemoryPass(ModulePass):
     func.func private @matmul(
         %x : !gdma.global<1x64xf16> {tpu.access = "read"},
         %w : !gdma.global<128x64xf16> {tpu.access = "read"},
-        %y : !gdma.global<1x128xf16> {tpu.access = "write"}) attributes {tpu.kernel} {
+        %y : !gdma.global<1x128xf16> {tpu.access = "write"}) attributes {tpu.kernel, tpu.op = "tpu.MatMul"} {
       %zero = arith.constant 0 : index
       %x0 = gdma.load %x[%zero, %zero] : !gdma.global<1x64xf16> -> !bdc.local<1x64xf16>
       %w0 = gdma.load %w[%zero, %zero] : !gdma.global<128x64xf16> -> !bdc.local<128x64xf16>
@@ -59,7 +59,8 @@ class TileForLocalMemoryPass(ModulePass):
     Requires `tpu` ops on static tensors. Guarantees that of the `tpu` ops only `Weight`, `State`,
     `Call`, `Launch`, and those `Reshape`s and `Slice`s are left that are views (`passes.views`);
     that equal ops on equally laid out operands share a kernel; and that a launch has the location
-    of its op. A kernel's name says op, sizes and type, and ends in a hash of all it depends on.
+    of its op. A kernel's name says op, sizes and type, and ends in a hash of all it depends on;
+    its attribute `tpu.op` is the op's name.
 
     Raises `UnsupportedError` for an op without a kernel and `FitError` where not even the smallest
     tile fits local memory; both name the op's location.
@@ -106,6 +107,7 @@ def _launch(op: Operation, kernels: dict[str, func.FuncOp], chip: Chip) -> None:
             )
         kernel.sym_name = StringAttr(name)
         kernel.sym_visibility = StringAttr("private")
+        kernel.attributes["tpu.op"] = StringAttr(op.name)
         kernels[name] = kernel
     launch = tpu.LaunchOp(name, op.operands, [result.type for result in op.results], alias=alias)
     launch.location = op.location

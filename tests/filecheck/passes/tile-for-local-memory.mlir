@@ -31,7 +31,7 @@ func.func @view(%qkv : tensor<64x4608xf16>, %w : tensor<256x128xf16>,
 // CHECK-SAME:    !gdma.global<1x4096xf16> {tpu.access = "read"}
 // CHECK-SAME:    !gdma.global<13696x4096xi8> {tpu.access = "read"}
 // CHECK-SAME:    !gdma.global<13696x1xf16> {tpu.access = "read"}
-// CHECK-SAME:    !gdma.global<1x13696xf16> {tpu.access = "write"}) attributes {tpu.kernel}
+// CHECK-SAME:    !gdma.global<1x13696xf16> {tpu.access = "write"}) attributes {tpu.kernel, tpu.op = "tpu.W8A16MatMul"}
 // CHECK:         gdma.load
 // CHECK-NEXT:    scf.for
 // CHECK-NEXT:      gdma.load
