@@ -249,6 +249,11 @@ def _buffer(out: Array | None, size: int) -> npt.NDArray[np.uint8]:
     return out[:size]
 
 
+def empty_container() -> WeightContainer:
+    """A container without tensors, for models whose weights are all computed."""
+    return WeightContainer(Path(), [], {})
+
+
 def open_checkpoint(path: str | os.PathLike[str]) -> WeightContainer:
     """The checkpoint in a folder (or the one safetensors file named).
 
