@@ -102,8 +102,7 @@ def _cache_update(op: graph.CacheUpdate, inputs: Sequence[Array], semantics: Sem
 
 
 def write_rows(op: graph.CacheUpdate, cache: Array, rows: Array, positions: Array) -> None:
-    """Write `rows` to the `positions` of `cache` in place; of two rows for one position the later
-    stays."""
+    """Write `rows` to the `positions` of `cache` in place; of two for one position, the later."""
     cache[_checked_rows(op, positions, cache.shape[0])] = rows
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xdsl.ir import Operation
 
 from tilewright.backends.reference import evaluation
+from tilewright.dialects import graph, tpu
 from tilewright.dialects.element_types import ElementType
 
 Array = NDArray[Any]
@@ -29,5 +30,14 @@ SEMANTICS = evaluation.Semantics(np.dtype(np.float64), _keep, storage_types=Fals
 
 def evaluate(op: Operation, inputs: Sequence[Array]) -> list[Array]:
     """The exact results of `op` (to float64). Raises as `evaluation.evaluate` does."""
-    widened = [np.asarray(SEMANTICS.widen(np.asarray(array))) for array in inputs]
-    return evaluation.evaluate(op, widened, SEMANTICS)
+    results = evaluation.evaluate(op, widen_inputs(op, inputs), SEMANTICS)
+    return [SEMANTICS.widen(result) for result in results]
+
+
+def widen_inputs(op: Operation, inputs: Sequence[Array]) -> list[Array]:
+    """Inputs as float64, but for ops with large weights, which they widen in parts themselves."""
+    arrays = [np.asarray(array) for array in inputs]
+    return arrays if isinstance(op, _WEIGHTED) else [SEMANTICS.widen(array) for array in arrays]
+
+
+_WEIGHTED = (graph.MatMul, tpu.W8A16MatMulOp, graph.Gather, tpu.W8A16GatherOp)

@@ -1,10 +1,9 @@
-"""The mathematics of the ops, in the precision of their arguments: float64 for the truth, float32
-for the machine.
+"""The mathematics of the ops, in the precision of their arguments.
 
-Arrays come in one floating-point type and leave in it; nothing is rounded to a storage type here,
-except the attention probabilities by the caller's function. Elementary functions are evaluated in
-float64 and rounded once to that type, so that f32 results do not depend on the vector library of
-the host."""
+That is float64 for the truth and float32 for the machine. Arrays come in one floating-point type
+and leave in it; nothing is rounded to a storage type here, except the attention probabilities by
+the caller's function. Elementary functions are evaluated in float64 and rounded once to that type,
+so that f32 results do not depend on the vector library of the host."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ Function = Callable[[Array], Array]
 
 GELU_TANH_SCALE = math.sqrt(2 / math.pi)
 GELU_TANH_CUBIC = 0.044715
-"""Constants of the tanh form. Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv
-1606.08415."""
+"""Constants of the tanh form. Source: Hendrycks and Gimpel, arXiv 1606.08415."""
 
 _erf_f64 = np.frompyfunc(math.erf, 1, 1)
 
@@ -126,8 +124,7 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> Array:
 
 
 def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
-    """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis; variance in a second
-    pass."""
+    """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last axis, in two passes."""
     centred = x - np.mean(x, axis=-1, keepdims=True)
     variance = np.mean(centred * centred, axis=-1, keepdims=True)
     normed = centred * rsqrt(variance + x.dtype.type(eps))
@@ -152,8 +149,7 @@ def rotate(x: Array, *, rotary_dim: int, interleaved: bool) -> Array:
 def rope_terms(
     x: Array, cos: Array, sin: Array, *, num_heads: int, rotary_dim: int, interleaved: bool
 ) -> tuple[Array, Array]:
-    """`x * cos` and `rotate(x) * sin` of `x[S, H*D]`, `cos[S, D]`, `sin[S, D]`; their sum is the
-    embedding.
+    """`x * cos` and `rotate(x) * sin` of `x[S, H*D]`, `cos[S, D]`, `sin[S, D]`: to be added.
 
     Source: Su et al., RoFormer, arXiv 2104.09864.
     """

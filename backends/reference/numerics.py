@@ -22,8 +22,7 @@ UNIT_ROUNDOFF = 2.0**-24
 """Half an ulp of 1 in f32: the largest relative error of one f32 rounding."""
 
 F32_TINY = 2.0**-126
-"""The smallest normal f32; no intermediate below it is relied upon (a machine may flush it to
-zero)."""
+"""The smallest normal f32; error bounds allow that intermediates below it are lost."""
 
 INT8_LIMIT = 127
 """Codes are symmetric: -127 to 127; -128 is never used."""
@@ -139,8 +138,7 @@ def round_to(values: Array, element: ElementType) -> Array:
 
 
 def round_up(values: Array, element: ElementType) -> Array:
-    """The next value of `element` that is not below each (finite) value; past the largest:
-    infinity."""
+    """The next value of `element` not below each (finite) value; past the largest: infinity."""
     exact = np.asarray(values, dtype=np.float64)
     nearest = round_to(exact, element)
     below = nearest.astype(np.float64) < exact
@@ -158,13 +156,12 @@ def quantize_w8a16(
     codes: CodesRule = "stored-scale",
     name: str = "weight",
 ) -> tuple[Array, Array]:
-    """Quantize `weight[N, K]` (rows are output channels) to int8 codes `[N, K]` and scales `[N,
-    1]`.
+    """Quantize `weight[N, K]` (rows: output channels) to int8 codes `[N, K]`, scales `[N, 1]`.
 
-    `scale = absmax / 127` in f32, rounded *up* to `scale_element`; `codes = round(weight /
-    scale)`, an f32 division by the stored scale, halves away from zero, so that `abs(weight -
-    codes * scale) <= scale / 2` holds exactly for f16 and bf16 scales and no code is clipped. With
-    an f32 scale the quotient itself is rounded, and the bound is `scale / 2 * (1 + 255 * 2^-24)`.
+    `scale = absmax / 127` in f32, rounded *up* to `scale_element`; `codes = round(weight / scale)`,
+    an f32 division by the stored scale, halves away from zero, so that `abs(weight - codes * scale)
+    <= scale / 2` holds exactly for f16 and bf16 scales and no code is clipped. With an f32 scale
+    the quotient itself is rounded, and the bound is `scale / 2 * (1 + 255 * 2^-24)`.
 
     Scales are f32 for the whole tensor if one of them would be subnormal or infinite in f16. A
     channel of zeros has scale 1 and codes 0. Where `absmax / 127` is subnormal in f32, that

@@ -1,9 +1,8 @@
 """The machine's results: every op in its storage types, as the numerics contract has it.
 
 Operands are widened to f32 exactly, the op is computed in f32, and the result is rounded once, to
-nearest even, to its element type. Attention rounds its probabilities to the storage type before
-the second product. bf16 arrays are of `ml_dtypes.bfloat16`. Overflow gives infinity, NaN
-propagates."""
+nearest even, to its element type. Attention rounds its probabilities to the storage type before the
+second product. bf16 arrays are of `ml_dtypes.bfloat16`. Overflow gives infinity, NaN propagates."""
 
 from __future__ import annotations
 
@@ -29,6 +28,6 @@ SEMANTICS = evaluation.Semantics(np.dtype(np.float32), _round, storage_types=Tru
 
 
 def evaluate(op: Operation, inputs: Sequence[Array]) -> list[Array]:
-    """The results of `op` on arrays of its operands' storage types. Raises as
-    `evaluation.evaluate` does."""
+    """The results of `op` on arrays of its operands' storage types. Raises as `evaluation.evaluate`
+    does."""
     return evaluation.evaluate(op, [np.asarray(array) for array in inputs], SEMANTICS)
