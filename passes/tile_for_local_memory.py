@@ -44,7 +44,8 @@ class TileForLocalMemoryPass(ModulePass):
     func.func private @matmul(
         %x : !gdma.global<1x64xf16> {tpu.access = "read"},
         %w : !gdma.global<128x64xf16> {tpu.access = "read"},
-        %y : !gdma.global<1x128xf16> {tpu.access = "write"}) attributes {tpu.kernel, tpu.op = "tpu.MatMul"} {
+        %y : !gdma.global<1x128xf16> {tpu.access = "write"})
+        attributes {tpu.kernel, tpu.op = "tpu.MatMul"} {
       %zero = arith.constant 0 : index
       %x0 = gdma.load %x[%zero, %zero] : !gdma.global<1x64xf16> -> !bdc.local<1x64xf16>
       %w0 = gdma.load %w[%zero, %zero] : !gdma.global<128x64xf16> -> !bdc.local<128x64xf16>

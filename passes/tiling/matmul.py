@@ -245,7 +245,9 @@ def _estimate_split(problem: Problem, tiling: Tiling, chip: Chip) -> int:
     share *= problem.k / (parts * tk)
     moved = parts * load * share + last.store
     computed = parts * multiply * share
-    return int(load + tiles * (max(moved, computed) + finish) + multiply + last.store)
+    # Behind a store wait the loads of the next tile's second part, while its first is multiplied.
+    stall = max(0, last.store + load - multiply)
+    return int(load + tiles * (max(moved, computed) + finish + stall) + multiply + last.store)
 
 
 def choose_tiling(problem: Problem, chip: Chip) -> Tiling:
