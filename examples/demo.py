@@ -18,7 +18,7 @@ from typing import Any
 
 from tilewright.compiler.cli import run
 from tilewright.compiler.cli.output import megabytes, print_table
-from tilewright.compiler.importers.synthetic import CHATGLM2_6B, DEMO_CHATGLM2, write_checkpoint
+from tilewright.compiler.importers.synthetic import CHATGLM2_6B, CHATGLM_DEMO, write_checkpoint
 from tilewright.compiler.silicon import language_model_measurements
 
 SEQ = 128
@@ -47,7 +47,7 @@ def tw_json(arguments: str) -> Any:
 def small_model(folder: Path) -> None:
     """Compile, run and compare the small checkpoint in both precisions."""
     checkpoint = folder / "chatglm2-small"
-    write_checkpoint(checkpoint, DEMO_CHATGLM2, dtype="f16", seed=0)
+    write_checkpoint(checkpoint, CHATGLM_DEMO, dtype="f16", seed=0)
     print(f"A checkpoint in ChatGLM2's layout: {', '.join(sorted(p.name for p in checkpoint.iterdir()))}")
     results: dict[str, tuple[int, dict[str, Any]]] = {}
     for quant in ("f16", "w8a16"):

@@ -1,0 +1,66 @@
+"""`tw compile`: a checkpoint or top IR into an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tilewright.compiler.cli.output import log, megabytes, print_json
+from tilewright.compiler.compile import compile_to_artifact
+from tilewright.compiler.pipeline import CompileOptions
+from tilewright.compiler.weights.materialize import WeightProgress
+
+
+def run_compile(
+    source: Path,
+    output: Path,
+    options: CompileOptions,
+    *,
+    seq: int,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Compile, with a line on stderr for every stage and tensor."""
+
+    def stage(name: str, seconds: float) -> None:
+        if not quiet:
+            log(f"[{name}] {seconds:.2f} s")
+
+    def weight(done: WeightProgress) -> None:
+        if not quiet:
+            log(weight_line(done))
+
+    compiled = compile_to_artifact(
+        source, output, options, seq=seq, on_stage=stage, on_weight=weight
+    )
+    if json:
+        print_json(
+            {
+                "artifact": str(compiled.path),
+                "artifact_bytes": compiled.artifact_bytes,
+                "weight_bytes": compiled.weight_bytes,
+                "memory_bytes": compiled.memory_bytes,
+                "quant": options.quant,
+                "seq": seq,
+                "chip": options.chip,
+                "kernels": compiled.kernels,
+                "launches": dict(compiled.launches),
+                "f32_scales": compiled.f32_scales,
+                "stages_s": dict(compiled.stages_s),
+            }
+        )
+        return
+    launches = ", ".join(f"{count} launches of {name}" for name, count in compiled.launches.items())
+    print(
+        f"{compiled.path}: {megabytes(compiled.artifact_bytes)}, {compiled.kernels} kernels, "
+        f"{launches}, {megabytes(compiled.memory_bytes)} of global memory"
+    )
+
+
+def weight_line(done: WeightProgress) -> str:
+    """One tensor's progress, in the form of llama-quantize."""
+    shape = " x ".join(str(size) for size in done.shape)
+    target = "i8 + scales" if done.form == "codes" else done.element.name
+    return (
+        f"[{done.index:4d}/{done.total:4d}] {done.name:60s} {shape:>15s} "
+        f"{done.source_dtype.lower():>5s} -> {target:11s} {megabytes(done.size_bytes):>10s}"
+    )

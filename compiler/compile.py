@@ -1,0 +1,160 @@
+"""From a checkpoint (or top IR with its weights) to an artifact on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from tilewright.compiler.artifact import ArtifactWriter
+from tilewright.compiler.importers.huggingface import load_model
+from tilewright.compiler.importers.mlir import load_mlir
+from tilewright.compiler.language_model import ImportedModel, LanguageModel
+from tilewright.compiler.memory_plan import MemoryPlan
+from tilewright.compiler.pipeline import (
+    CompileOptions,
+    build_program,
+    kernel_passes,
+    lower,
+)
+from tilewright.compiler.weights.layout import WeightRequest
+from tilewright.compiler.weights.materialize import WeightProgress
+from tilewright.dialects.context import print_module
+from tilewright.dialects.errors import ModelReadError, StorageError
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compilation made. Bytes on disk, seconds by stage."""
+
+    path: Path
+    artifact_bytes: int
+    weight_bytes: int
+    memory_bytes: int
+    kernels: int
+    launches: Mapping[str, int]
+    f32_scales: int
+    stages_s: Mapping[str, float]
+
+
+OnStage = Callable[[str, float], None]
+
+
+def open_source(path: Path, seq: int) -> ImportedModel:
+    """Read a Hugging Face checkpoint directory, or an `.mlir` file with its safetensors beside it.
+
+    Raises `ModelReadError` and `UnsupportedError` that name what is missing, misshapen or unknown.
+    """
+    if path.suffix == ".mlir":
+        return load_mlir(path)
+    if path.is_file():
+        raise ModelReadError(
+            "compiling needs a checkpoint directory",
+            where=str(path),
+            why="there are no weights in a configuration",
+            hint="give the directory that holds config.json and *.safetensors, "
+            "or use tw estimate, which needs no weights",
+        )
+    return load_model(path, seq=seq)
+
+
+def describe(model: ImportedModel, seq: int) -> dict[str, Any]:
+    """What the manifest says of a model."""
+    if isinstance(model, LanguageModel):
+        return {"name": model.name, "seq": seq, **asdict(model.summary)}
+    return {"name": model.name}
+
+
+def compile_to_artifact(
+    source: Path,
+    output: Path,
+    options: CompileOptions,
+    *,
+    seq: int,
+    on_stage: OnStage | None = None,
+    on_weight: Callable[[WeightProgress], None] | None = None,
+) -> Compiled:
+    """Compile `source` into the artifact `output`, which appears only when it is complete.
+
+    Weights stream through small buffers from the checkpoint into the artifact. Raises what the stages raise:
+    see docs/exit_codes.md.
+    """
+    stages: dict[str, float] = {}
+
+    def stage(name: str, seconds: float) -> None:
+        stages[name] = stages.get(name, 0.0) + seconds
+        if on_stage is not None:
+            on_stage(name, seconds)
+
+    if not output.parent.is_dir():
+        raise StorageError(
+            f"the folder of the output does not exist: {output.parent}", where=str(output)
+        )
+    start = perf_counter()
+    model = open_source(source, seq)
+    with model.open_weights() as container, ArtifactWriter(output) as writer:
+        stage("import", perf_counter() - start)
+        start = perf_counter()
+        tpu_module = lower(model.module, options)
+        stage("lower", perf_counter() - start)
+        built = build_program(tpu_module, options.chip, on_pass=stage)
+        start = perf_counter()
+        requests = weight_requests(built.plan, model.tables())
+        stored = writer.write_weights(container, requests, progress=on_weight)
+        stage("weights", perf_counter() - start)
+        f32_scales = [
+            slot.key
+            for slot in built.plan.weights.values()
+            if slot.form == "scale" and stored.scale_elements[slot.name] != slot.element
+        ]
+        if f32_scales:
+            tpu_module = lower(model.module, options, f32_scales=f32_scales)
+            built = build_program(tpu_module, options.chip, on_pass=stage)
+        start = perf_counter()
+        writer.finish(
+            built.program,
+            print_module(tpu_module),
+            built.chip,
+            model=describe(model, seq),
+            options=asdict(options),
+            pipeline=",".join(
+                ["convert-top-to-tpu", *(each.name for each in kernel_passes(options.chip))]
+            ),
+            inputs=container.fingerprints(),
+        )
+    stage("write", perf_counter() - start)
+    return Compiled(
+        output,
+        output.stat().st_size,
+        stored.size_bytes,
+        built.plan.used_bytes,
+        len(built.program.kernels),
+        {function.name: len(function.launches) for function in built.program.functions},
+        len(f32_scales),
+        stages,
+    )
+
+
+def weight_requests(
+    plan: MemoryPlan, tables: Mapping[str, np.ndarray[Any, Any]]
+) -> list[WeightRequest]:
+    """What the weight file must hold, in the order of the memory plan."""
+    requests: list[WeightRequest] = []
+    for slot in plan.weights.values():
+        table = tables.get(slot.key)
+        requests.append(
+            WeightRequest(
+                slot.name,
+                slot.key if table is None else None,
+                slot.form,
+                slot.element,
+                slot.shape,
+                slot.transposed,
+                array=None if table is None else table.astype(slot.element.dtype),
+            )
+        )
+    return requests
