@@ -51,6 +51,9 @@ class Positions:
 class CausalLM(dsl.Module):
     """The base of the language models. Subclasses give `hidden_states` and `logits`."""
 
+    ignorable: tuple[str, ...] = ()
+    """Patterns of tensors that checkpoints may hold and that are not read."""
+
     def __init__(self, summary: ModelSummary) -> None:
         self.summary = summary
 

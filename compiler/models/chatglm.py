@@ -11,6 +11,7 @@ THUDM/glm-4-9b-chat.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tilewright.compiler import dsl
 from tilewright.compiler.models.causal_lm import CausalLM, ModelSummary, Positions
@@ -219,7 +220,7 @@ class Transformer(dsl.Module):
 class ChatGLM(CausalLM):
     """ChatGLM for `positions` positions."""
 
-    IGNORED = ("transformer.rotary_pos_emb.inv_freq",)
+    IGNORED: ClassVar[tuple[str, ...]] = ("transformer.rotary_pos_emb.inv_freq",)
     """Tensors of published checkpoints that are not read."""
 
     def __init__(self, fields: Fields, positions: int) -> None:
@@ -239,6 +240,9 @@ class ChatGLM(CausalLM):
             )
         )
         self.transformer = Transformer(config, positions)
+        self.ignorable = self.IGNORED
+        if config.tie_word_embeddings:
+            self.ignorable = (*self.IGNORED, "transformer.output_layer.weight")
 
     def hidden_states(
         self, input_ids: dsl.Operand, position_ids: dsl.Operand, attention_mask: dsl.Operand

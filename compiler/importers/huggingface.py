@@ -1,0 +1,98 @@
+"""Checkpoints in the layout of the Hugging Face hub: `config.json` beside safetensors files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from tilewright.compiler.language_model import LanguageModel
+from tilewright.compiler.models.causal_lm import CausalLM
+from tilewright.compiler.models.chatglm import ChatGLM
+from tilewright.compiler.models.config import Fields
+from tilewright.compiler.models.glm4 import GLM4
+from tilewright.compiler.models.llama import Llama
+from tilewright.compiler.models.qwen2 import Qwen2
+from tilewright.dialects.errors import ModelReadError, OptionError, UnsupportedError
+
+CONFIG_NAME = "config.json"
+GENERATION_CONFIG_NAME = "generation_config.json"
+
+
+class ModelClass(Protocol):
+    """Makes a model for a number of positions from the fields of its configuration."""
+
+    def __call__(self, fields: Fields, positions: int) -> CausalLM: ...
+
+
+MODELS: dict[str, ModelClass] = {"chatglm": ChatGLM, "glm": GLM4, "llama": Llama, "qwen2": Qwen2}
+"""The supported architectures by `model_type`."""
+
+
+def load_model(path: Path | str, *, seq: int) -> LanguageModel:
+    """The language model in the folder `path` (or with the configuration file `path`) for `seq`
+    positions.
+
+    Reads the configuration only; `LanguageModel.open_weights` opens the checkpoint. Raises
+    `ModelReadError` for a configuration that is missing, damaged, incomplete or contradicts itself,
+    `UnsupportedError` for another architecture or setting, `OptionError` if the model does not have
+    `seq` positions.
+    """
+    path = Path(path)
+    file = path / CONFIG_NAME if path.is_dir() else path
+    fields = read_config(file)
+    generation = file.parent / GENERATION_CONFIG_NAME
+    if generation.is_file():
+        eos = read_config(generation).values.get("eos_token_id")
+        if eos is not None:
+            fields = Fields({**fields.values, "eos_token_id": eos}, fields.source)
+    model = build_model(fields, seq)
+    return LanguageModel(
+        name=(path if path.is_dir() else path.parent).resolve().name,
+        module=model.trace(),
+        weights=file.parent,
+        shapes=model.shapes(),
+        ignorable=model.ignorable,
+        tables=model.tables,
+        summary=model.summary,
+    )
+
+
+def build_model(fields: Fields, seq: int) -> CausalLM:
+    """The model that a configuration describes, not yet traced; raises as `load_model` does."""
+    architecture = fields.text("model_type", "")
+    fields.require(architecture != "", "field 'model_type' is missing")
+    if architecture not in MODELS:
+        raise UnsupportedError(
+            f"models of type {architecture!r} are not supported",
+            where=fields.source,
+            hint=f"supported: {', '.join(MODELS)}",
+        )
+    if seq < 1:
+        raise OptionError(f"{seq} positions: a model has at least one")
+    model = MODELS[architecture](fields, seq)
+    if seq > model.summary.max_positions:
+        raise OptionError(
+            f"{seq} positions are more than the model's {model.summary.max_positions}",
+            where=fields.source,
+        )
+    return model
+
+
+def read_config(file: Path) -> Fields:
+    """The fields of a JSON file; raises `ModelReadError` if it is missing or not a JSON object."""
+    try:
+        values: Any = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelReadError(
+            f"there is no {file.name}",
+            where=str(file.parent),
+            hint="give the folder of a checkpoint, with its configuration and safetensors files",
+        ) from None
+    except OSError as error:
+        raise ModelReadError("cannot be read", where=str(file), why=error.strerror) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelReadError("is not JSON", where=str(file), why=str(error)) from error
+    if not isinstance(values, dict):
+        raise ModelReadError("holds no JSON object", where=str(file))
+    return Fields(values, str(file))

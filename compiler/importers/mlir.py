@@ -1,0 +1,46 @@
+"""Models as text: `top` IR in a `.mlir` file, weights in a safetensors file of the same name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tilewright.compiler.language_model import ImportedModel, Tables, weight_shapes
+from tilewright.dialects.context import parse_module
+from tilewright.dialects.dominance import verify_module
+from tilewright.dialects.errors import IRError, ModelReadError
+from tilewright.dialects.scopes import where_of
+from tilewright.dialects.tpu import TpuOp
+
+
+def load_mlir(path: Path | str) -> ImportedModel:
+    """The `top` module in the file `path`; weights by resolved key in `<same stem>.safetensors`.
+
+    Raises `ModelReadError` if the file cannot be read or parsed, `IRError` if the IR is not legal
+    or not `top`.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelReadError("cannot be read", where=str(path), why=str(error)) from error
+    module = parse_module(text, str(path))
+    verify_module(module)
+    for op in module.walk():
+        if isinstance(op, TpuOp):
+            raise IRError(
+                f"{op.name} stands in a model",
+                where=where_of(op),
+                hint="a model is given in ops of top; tw opt takes IR of any level",
+            )
+    return ImportedModel(
+        name=path.stem,
+        module=module,
+        weights=path.with_suffix(".safetensors"),
+        shapes=weight_shapes(module),
+        ignorable=(),
+        tables=_no_tables,
+    )
+
+
+def _no_tables() -> Tables:
+    return {}

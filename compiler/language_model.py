@@ -1,0 +1,76 @@
+"""Models as the importers hand them over: the graph, and which tensors it needs from where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import ModuleOp
+
+from tilewright.compiler.models.causal_lm import ModelSummary
+from tilewright.compiler.weights.container import WeightContainer, open_checkpoint
+from tilewright.dialects.errors import IRError
+from tilewright.dialects.graph import Weight, shape_of
+from tilewright.dialects.scopes import functions_of, walk_calls, where_of
+
+Tables = Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model: its `top` module, and the checkpoint that its weights refer to."""
+
+    name: str
+    module: ModuleOp
+    weights: Path
+    """A checkpoint's folder, or a safetensors file."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """The tensors that the checkpoint must hold."""
+    ignorable: tuple[str, ...]
+    """Patterns of further tensors that it may hold and that are not read."""
+    tables: Callable[[], Tables]
+    """Computes the weights that are not in the checkpoint, by key."""
+
+    def open_weights(self) -> WeightContainer:
+        """The checkpoint, checked against the model.
+
+        Raises `ModelReadError` if it cannot be read, or lacks tensors, or has others or other
+        shapes.
+        """
+        container = open_checkpoint(self.weights)
+        try:
+            container.check(self.shapes, ignorable=self.ignorable)
+        except BaseException:
+            container.close()
+            raise
+        return container
+
+
+@dataclass(frozen=True)
+class LanguageModel(ImportedModel):
+    """A language model with the functions `prefill` and `decode`."""
+
+    summary: ModelSummary
+
+
+def weight_shapes(module: ModuleOp) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight that the public functions read, by resolved key.
+
+    Raises `IRError` if a key has two shapes.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for function in functions_of(module).values():
+        if function.sym_visibility is not None:
+            continue
+        for op, scope in walk_calls(module, function):
+            if isinstance(op, Weight):
+                key, shape = scope + op.key.data, shape_of(op.result)
+                if shapes.setdefault(key, shape) != shape:
+                    raise IRError(
+                        f"weight {key!r} is read as {list(shapes[key])} and as {list(shape)}",
+                        where=where_of(op),
+                    )
+    return shapes
