@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from tilewright.backends.chip import Chip
 from tilewright.backends.program import Function, Launch, Port, Program
-from tilewright.backends.simulator.check import check_kernel
 from tilewright.backends.simulator.machine import Machine, Schedule
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import OptionError
@@ -40,8 +39,6 @@ class Session:
         self.chip = chip
         self._schedule: Schedule = schedule
         self._functions = {function.name: function for function in program.functions}
-        for kernel in program.kernels:
-            check_kernel(kernel, chip)
         self._machine = Machine(chip)
         self._memory: dict[int, npt.NDArray[np.uint8]] = {}
         for buffer in program.buffers:
@@ -62,6 +59,12 @@ class Session:
                 hint=f"it has {', '.join(sorted(self._functions))}",
             )
         return self._functions[name]
+
+    def fill_states(self, byte: int) -> None:
+        """Set every byte of all states; 0 makes an empty cache that can be read, 0xFF poison."""
+        for buffer in self.program.buffers:
+            if buffer.kind == "state":
+                self._memory[buffer.address][...] = byte
 
     def run(
         self,
@@ -120,7 +123,7 @@ class Session:
         row_bytes = np.lib.stride_tricks.as_strided(
             data, (rows, cols * element.size_bytes), (pitch_bytes, 1)
         )
-        return np.ascontiguousarray(row_bytes).view(element.dtype).reshape(dims)
+        return np.array(row_bytes).view(element.dtype).reshape(dims)
 
 
 @dataclass(frozen=True)
