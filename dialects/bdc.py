@@ -285,7 +285,7 @@ def _verify_mm(op: MmOp | MmAccumulateOp, result: LocalType, width: int) -> None
 
 @irdl_op_definition
 class DequantOp(IRDLOperation):
-    """Dequantize int8 codes: `y[r, c] = round((codes[r, c] - zero[r, 0]) * scale[r, 0])`.
+    """Dequantize int8 codes: `y[r, c] = round(codes[r, c] * scale[r, 0])`.
 
     ```mlir
     %w = bdc.dequant %codes, %scale :

@@ -39,7 +39,8 @@ class MatMul(GraphOp):
     - `right has rank 2, not R`
     - `bias is [N], not [...]`
     - `result is [..., N], not [...]`
-    - `one floating-point type is needed, not x ..., right ..., bias ...`
+    - `one floating-point type is needed, not x ..., right ...` (and bias, if there)
+    - `result holds T or f32, not ...`
     """
 
     x = operand_def(TensorType)

@@ -77,7 +77,7 @@ class LayerNorm(GraphOp):
     - `bias is [C], not [...]`
     - `result is [..., C], not [...]`
     - `eps is EPS, not a finite number of at least 0`
-    - `one floating-point type is needed, not x ..., weight ..., bias ..., result ...`
+    - `one floating-point type is needed, not x ..., ..., result ...`
     """
 
     x = operand_def(TensorType)
