@@ -50,7 +50,8 @@ def build_matmul(
     assert isinstance(op, tpu.MatMulOp)
     x, weight, *bias = operands
     views = MatMulViews(x, weight, results[0], bias=bias[0] if bias else None)
-    return build(views, chip, channels_are_rows=op.right_transpose is not None)
+    problem = problem_of(views, channels_are_rows=op.right_transpose is not None)
+    return build(views, problem, choose_tiling(problem, chip))
 
 
 @register(tpu.W8A16MatMulOp)
@@ -60,18 +61,16 @@ def build_w8a16_matmul(
     """`tpu.W8A16MatMul`: int8 codes and a scale a channel."""
     x, codes, scale, *bias = operands
     views = MatMulViews(x, codes, results[0], scale, bias[0] if bias else None)
-    return build(views, chip, channels_are_rows=True)
+    problem = problem_of(views, channels_are_rows=True)
+    return build(views, problem, choose_tiling(problem, chip))
 
 
-def build(
-    views: MatMulViews, chip: Chip, *, channels_are_rows: bool, batches: int = 1
-) -> func.FuncOp:
-    """The kernel; with `batches`, x, weight and result are stacks of that many matrices."""
+def problem_of(views: MatMulViews, *, channels_are_rows: bool, batches: int = 1) -> Problem:
+    """The sizes and types of a multiplication, as the tilings see them."""
     x, weight = views.x, views.weight
-    n = (weight.rows // batches) if channels_are_rows else weight.cols
-    problem = Problem(
+    return Problem(
         m=x.rows // batches,
-        n=n,
+        n=weight.rows // batches if channels_are_rows else weight.cols,
         k=x.cols,
         element=x.element,
         result=views.result.element,
@@ -81,7 +80,11 @@ def build(
         channels_are_rows=channels_are_rows,
         batches=batches,
     )
-    tiling = choose_tiling(problem, chip)
+
+
+def build(views: MatMulViews, problem: Problem, tiling: Tiling) -> func.FuncOp:
+    """The kernel with that tiling; a problem with batches has stacks of matrices as views."""
+    n = problem.n
     optional: list[GlobalType] = []
     if views.scale is not None:
         optional.append(views.scale.reshaped(n, 1))
@@ -90,8 +93,8 @@ def build(
         optional.append(views.bias.reshaped(*bias_shape))
     builder = KernelBuilder(
         [
-            (x.global_type(), "read"),
-            (weight.global_type(), "read"),
+            (views.x.global_type(), "read"),
+            (views.weight.global_type(), "read"),
             *((view, "read") for view in optional),
             (views.result.global_type(), "write"),
         ]

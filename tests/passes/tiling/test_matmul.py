@@ -125,7 +125,7 @@ def test_columns_over_rows_need_rows_left():
 def test_a_prefill_is_estimated_close_to_the_compute_bound(n: int, k: int, codes: bool):
     p = problem(512, n, k, codes=codes)
     compute = 512 * n * k / 8192
-    assert estimate_cycles(p, choose_tiling(p, CHIP), CHIP) < 1.05 * compute
+    assert estimate_cycles(p, choose_tiling(p, CHIP), CHIP) < 1.06 * compute
 
 
 def test_a_chip_too_small_for_any_tile_is_an_error():
