@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp, UnitAttr
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, UnitAttr
 from xdsl.ir import Operation, SSAValue
 
 from tilewright.backends.encoding.records import (
@@ -28,8 +28,9 @@ from tilewright.backends.encoding.records import (
 )
 from tilewright.dialects import bdc, gdma
 from tilewright.dialects.element_types import ElementType
-from tilewright.dialects.errors import InternalError
+from tilewright.dialects.errors import InternalError, IRError
 from tilewright.dialects.memory_types import GlobalType, LocalType
+from tilewright.dialects.scopes import where_of
 
 GdmaOp: TypeAlias = gdma.LoadOp | gdma.StoreOp | gdma.GatherOp | gdma.ScatterOp
 BdcOp: TypeAlias = (
@@ -71,6 +72,18 @@ def kernels_of(module: ModuleOp) -> list[func.FuncOp]:
         for op in module.body.ops
         if isinstance(op, func.FuncOp) and isinstance(op.attributes.get("tpu.kernel"), UnitAttr)
     ]
+
+
+def lanes_of(kernel: func.FuncOp) -> int:
+    """The lanes of the chip for which `allocate-local-memory` has placed the kernel's tiles."""
+    lanes = kernel.attributes.get("tpu.lanes")
+    if not isinstance(lanes, IntegerAttr):
+        raise IRError(
+            "the kernel does not say for how many lanes it is",
+            where=where_of(kernel),
+            hint="run allocate-local-memory",
+        )
+    return lanes.value.data
 
 
 def local_type(value: SSAValue) -> LocalType:

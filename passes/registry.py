@@ -1,0 +1,102 @@
+"""All passes by name, and which ops may remain after each.
+
+Passes are imported when they are asked for: `tw --help` does not pay for the compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
+from xdsl.irdl import IRDLOperation
+from xdsl.passes import ModulePass
+
+from tilewright.dialects.errors import InternalError, IRError
+from tilewright.dialects.scopes import where_of
+
+PassFactory = Callable[[], type[ModulePass]]
+
+
+def _lazy(module: str, class_name: str) -> PassFactory:
+    def load() -> type[ModulePass]:
+        found = getattr(import_module(f"tilewright.passes.{module}"), class_name)
+        if not (isinstance(found, type) and issubclass(found, ModulePass)):
+            raise InternalError(f"{module}.{class_name} is not a pass")
+        return found
+
+    return load
+
+
+PASSES: Mapping[str, PassFactory] = MappingProxyType(
+    {
+        "convert-top-to-tpu": _lazy("convert_top_to_tpu", "ConvertTopToTpuPass"),
+        "tile-for-local-memory": _lazy("tile_for_local_memory", "TileForLocalMemoryPass"),
+        "double-buffer": _lazy("double_buffer", "DoubleBufferPass"),
+        "allocate-local-memory": _lazy("allocate_local_memory", "AllocateLocalMemoryPass"),
+        "insert-waits": _lazy("insert_waits", "InsertWaitsPass"),
+        "emit-commands": _lazy("emit_commands", "EmitCommandsPass"),
+    }
+)
+"""Every pass, in the order of the pipeline. A value imports and returns the pass's class."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a module consists of after a pass: ops or `dialect.*`, and the attributes they have."""
+
+    legal: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    """Attributes without which a command op is illegal, where its definition has them."""
+
+
+_MODULE = ("builtin.module", "func.func", "func.return")
+_GRAPH = tuple(f"tpu.{name}" for name in ("Weight", "State", "Call", "Launch", "Reshape", "Slice"))
+_KERNEL = (
+    *("arith.constant", "arith.addi", "arith.subi", "arith.muli", "arith.divui", "arith.remui"),
+    *("scf.for", "scf.yield", "gdma.*"),
+    *(f"bdc.{name}" for name in ("fill", "view", "mm", "mm_accumulate", "dequant", "unary")),
+    *(f"bdc.{name}" for name in ("binary", "scalar", "reduce", "transpose", "rotate")),
+)
+
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        "convert-top-to-tpu": Stage((*_MODULE, "tpu.*")),
+        "tile-for-local-memory": Stage((*_MODULE, *_GRAPH, *_KERNEL)),
+        "double-buffer": Stage((*_MODULE, *_GRAPH, *_KERNEL)),
+        "allocate-local-memory": Stage((*_MODULE, *_GRAPH, *_KERNEL), ("offsets",)),
+        "insert-waits": Stage((*_MODULE, *_GRAPH, *_KERNEL), ("offsets", "waits")),
+        "emit-commands": Stage((*_MODULE, *_GRAPH, "bdc.program")),
+    }
+)
+
+
+def check_stage(module: ModuleOp, pass_name: str) -> None:
+    """Check that `module` consists of what may remain after `pass_name`.
+
+    A pass that is not in `STAGES` keeps the stage. Raises `IRError` that names the first op that
+    may not, and its location.
+    """
+    if pass_name not in STAGES:
+        return
+    stage = STAGES[pass_name]
+    legal = frozenset(stage.legal)
+    for op in module.walk():
+        if op.name not in legal and f"{op.dialect_name()}.*" not in legal:
+            raise IRError(
+                f"{op.name} may not remain after {pass_name}",
+                where=where_of(op),
+                hint=f"legal then: {', '.join(stage.legal)}",
+            )
+        for name in stage.required:
+            if name in _properties(op) and name not in op.properties:
+                raise IRError(f"{op.name} has no {name} after {pass_name}", where=where_of(op))
+
+
+def _properties(op: Operation) -> Mapping[str, object]:
+    if isinstance(op, IRDLOperation) and op.dialect_name() in ("gdma", "bdc"):
+        return op.get_irdl_definition().properties
+    return {}
