@@ -86,10 +86,13 @@ def _channel_scale(absmax: Any, drop: Any) -> Any:
 
 @numba.njit(inline="always")
 def _code(value: Any, scale: Any) -> Any:
-    """`value / scale` rounded half away from zero, within -127..127."""
+    """`value / scale` rounded half away from zero.
+
+    No clamp to -127..127 is needed: scales are rounded up, or to nearest in the normal range, so
+    that the quotient is below 127.5.
+    """
     quotient = value / scale
-    shifted = quotient + (_ALMOST_HALF if quotient >= _ZERO else -_ALMOST_HALF)
-    return np.int8(np.int32(min(max(shifted, -_QMAX), _QMAX)))
+    return np.int8(np.int32(quotient + (_ALMOST_HALF if quotient >= _ZERO else -_ALMOST_HALF)))
 
 
 @numba.njit(nogil=True, cache=True)

@@ -26,7 +26,7 @@ _DROPPED_BITS = {F32: 0, F16: 0x1FFF, BF16: 0xFFFF}
 _BITS_DTYPE = {F32: np.uint32, F16: np.uint16, BF16: np.uint16}
 _F16_LEAST = np.float32(2.0**-14)
 _F16_MOST = np.float32(65504)
-_PARTS_A_THREAD = 8
+_PARTS_A_THREAD = 4
 """Threads take turns at parts of a tensor this much smaller than their share, so that they end
 together."""
 
