@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from xdsl.dialects.builtin import FunctionType, ModuleOp
+from xdsl.dialects.arith import AddiOp, ConstantOp
+from xdsl.dialects.builtin import FunctionType, IndexType, ModuleOp
 from xdsl.dialects.cf import BranchOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Region
@@ -93,6 +94,14 @@ def test_use_of_another_function_s_value() -> None:
     assert (
         caught.value.why == "a value without a name is a block argument, which does not come before"
     )
+
+
+def test_use_in_a_function_of_a_value_around_it() -> None:
+    constant = ConstantOp.from_int_and_width(1, IndexType())
+    body = Block(ops=[AddiOp(constant.result, constant.result), ReturnOp()])
+    function = FuncOp("f", FunctionType.from_lists([], []), Region(body))
+    with pytest.raises(IRError, match=r"operand 0 of arith.addi is used where it is not defined"):
+        verify_dominance(ModuleOp([constant, function]))
 
 
 def test_values_of_dominating_blocks_are_visible_and_others_are_not() -> None:
