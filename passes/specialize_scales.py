@@ -1,0 +1,109 @@
+"""Functions of their own for the layers whose scales are stored as f32.
+
+NUMERICS: where a stored f16 scale would be subnormal, the scales of that tensor are f32. Which
+tensors those are is known by resolved key, after quantization; layers that share a function may
+differ in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from xdsl.dialects.builtin import ModuleOp, StringAttr, SymbolRefAttr
+from xdsl.dialects.func import FuncOp
+
+from tilewright.dialects import top
+from tilewright.dialects.scopes import functions_of
+
+SCALE_ATTRIBUTE = "top.scale"
+"""On a `top.Weight`: `"f32"` if its scales are stored as f32."""
+
+
+def specialize_scales(module: ModuleOp, f32_scale_keys: frozenset[str]) -> None:
+    """Mark the weights with the resolved keys `f32_scale_keys` with `top.scale = "f32"`.
+
+    A private function that is called for layers with different marks is cloned, once for each
+    pattern of marks. Functions that nothing calls any more are removed. Requires a verified module.
+    """
+    if not f32_scale_keys:
+        return
+    called_before = set(_callees(functions_of(module).values()))
+    variants = _Variants(module)
+    for name, function in functions_of(module).items():
+        if function.sym_visibility is None:
+            variants.mark(function, f32_scale_keys & variants.keys_of(name))
+    _remove_unused(module, called_before)
+
+
+def _remove_unused(module: ModuleOp, candidates: set[str]) -> None:
+    """Erase those of the functions `candidates` that no function calls."""
+    functions = functions_of(module)
+    while True:
+        called = set(_callees(functions.values()))
+        unused = [name for name in functions if name in candidates and name not in called]
+        if not unused:
+            return
+        for name in unused:
+            functions.pop(name).erase()
+
+
+def _calls(function: FuncOp) -> Iterator[top.CallOp]:
+    return (op for op in function.walk() if isinstance(op, top.CallOp))
+
+
+def _callees(functions: Iterable[FuncOp]) -> Iterator[str]:
+    for function in functions:
+        yield from (call.callee.string_value() for call in _calls(function))
+
+
+class _Variants:
+    """The functions of a module and their clones, by the relative keys that are marked in them."""
+
+    def __init__(self, module: ModuleOp) -> None:
+        self._originals = {name: op.clone() for name, op in functions_of(module).items()}
+        self._block = module.body.block
+        self._names = set(self._originals)
+        self._keys: dict[str, frozenset[str]] = {}
+        self._variants: dict[tuple[str, frozenset[str]], str] = {}
+
+    def keys_of(self, name: str) -> frozenset[str]:
+        """The keys of the weights that a function reads, also through calls, relative to it."""
+        if name not in self._keys:
+            function = self._originals[name]
+            own = {op.key.data for op in function.walk() if isinstance(op, top.WeightOp)}
+            for call in _calls(function):
+                scope = call.scope.data
+                own.update(scope + key for key in self.keys_of(call.callee.string_value()))
+            self._keys[name] = frozenset(own)
+        return self._keys[name]
+
+    def mark(self, function: FuncOp, pattern: frozenset[str]) -> None:
+        """Mark the weights with the relative keys `pattern`, here and in the functions called."""
+        if not pattern:
+            return
+        for op in function.walk():
+            if isinstance(op, top.WeightOp) and op.key.data in pattern:
+                op.attributes[SCALE_ATTRIBUTE] = StringAttr("f32")
+            elif isinstance(op, top.CallOp):
+                scope, callee = op.scope.data, op.callee.string_value()
+                inside = {key[len(scope) :] for key in pattern if key.startswith(scope)}
+                variant = self._variant(callee, self.keys_of(callee) & inside)
+                op.callee = SymbolRefAttr(variant)
+
+    def _variant(self, name: str, pattern: frozenset[str]) -> str:
+        """The name of function `name` with the weights `pattern` marked."""
+        if not pattern:
+            return name
+        if (name, pattern) not in self._variants:
+            count = sum(known == name for known, _ in self._variants) + 1
+            new = f"{name}_f32_scales_{count}"
+            while new in self._names:
+                new = f"{new}_"
+            self._names.add(new)
+            self._variants[name, pattern] = new
+            clone = self._originals[name].clone()
+            clone.sym_name = StringAttr(new)
+            clone.sym_visibility = StringAttr("private")
+            self._block.add_op(clone)
+            self.mark(clone, pattern)
+        return self._variants[name, pattern]
