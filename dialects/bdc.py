@@ -143,6 +143,12 @@ class ViewOp(IRDLOperation):
     ```mlir
     %head = bdc.view %t[%col] : !bdc.local<64x4096xf16> -> !bdc.local<64x128xf16>
     ```
+
+    Invariants:
+
+    - `bdc.view keeps the element type`
+    - `bdc.view keeps rows and layout`
+    - `bdc.view is not wider than its tile`
     """
 
     name = "bdc.view"
@@ -179,6 +185,15 @@ class MmOp(IRDLOperation):
     are f32, f16 or bf16, both of one type; products are exact, sums f32 in ascending k, one
     rounding to the result's type. The left operand and the result lie over the lanes; the rows of
     the right operand are broadcast through the array wherever they lie.
+
+    Invariants:
+
+    - `bdc.mm: operands are of one type`
+    - `bdc.mm: operands are floating point`
+    - `bdc.mm: the result is floating point`
+    - `bdc.mm: operands lie over the lanes`
+    - `bdc.mm: reduction lengths differ: K and L`
+    - `bdc.mm: ... does not match the result`
     """
 
     name = "bdc.mm"
@@ -225,6 +240,16 @@ class MmAccumulateOp(IRDLOperation):
 
     `sums[r, n + c] += sum_k left[r, k] * right[k, c]` (or `right[c, k]` with `transpose_right`).
     The result is the tile of partial sums itself.
+
+    Invariants:
+
+    - `bdc.mm_accumulate works in place`
+    - `bdc.mm_accumulate adds to f32`
+    - `bdc.mm_accumulate: operands are of one type`
+    - `bdc.mm_accumulate: operands are floating point`
+    - `bdc.mm_accumulate: operands lie over the lanes`
+    - `bdc.mm_accumulate: reduction lengths differ: K and L`
+    - `bdc.mm_accumulate: ... does not match the result`
     """
 
     name = "bdc.mm_accumulate"
@@ -291,6 +316,13 @@ class DequantOp(IRDLOperation):
     %w = bdc.dequant %codes, %scale :
       !bdc.local<384x4096xi8>, !bdc.local<384x1xf16> -> !bdc.local<384x4096xf16>
     ```
+
+    Invariants:
+
+    - `bdc.dequant takes int8 codes`
+    - `bdc.dequant takes a floating-point scale`
+    - `bdc.dequant takes a scale a row`
+    - `bdc.dequant keeps the shape`
     """
 
     name = "bdc.dequant"
@@ -326,6 +358,11 @@ class UnaryOp(IRDLOperation):
     ```mlir
     %y = bdc.unary exp %x : !bdc.local<64x512xf32> -> !bdc.local<64x512xf32>
     ```
+
+    Invariants:
+
+    - `bdc.unary keeps the shape`
+    - `bdc.unary keeps the layout`
     """
 
     name = "bdc.unary"
@@ -363,6 +400,12 @@ class BinaryOp(IRDLOperation):
 
     The right tile has the left one's shape, or is one replicated row that meets every row, or has
     one column that meets every column.
+
+    Invariants:
+
+    - `bdc.binary: the result has the left operand's shape`
+    - `bdc.binary: the result has the left layout`
+    - `bdc.binary: the right operand meets neither rows nor columns`
     """
 
     name = "bdc.binary"
@@ -411,6 +454,11 @@ class ScalarOp(IRDLOperation):
     %y = bdc.scalar mul %x {value = 1.250000e-01 : f32} :
       !bdc.local<64x512xf32> -> !bdc.local<64x512xf32>
     ```
+
+    Invariants:
+
+    - `bdc.scalar keeps the shape`
+    - `bdc.scalar keeps the layout`
     """
 
     name = "bdc.scalar"
@@ -450,6 +498,11 @@ class ReduceOp(IRDLOperation):
     ```mlir
     %s = bdc.reduce sum %x : !bdc.local<64x4096xf32> -> !bdc.local<64x1xf32>
     ```
+
+    Invariants:
+
+    - `bdc.reduce leaves one column`
+    - `bdc.reduce works over the lanes`
     """
 
     name = "bdc.reduce"
@@ -483,6 +536,12 @@ class TransposeOp(IRDLOperation):
     ```mlir
     %row = bdc.transpose %col : !bdc.local<384x1xf16> -> !bdc.local<1x384xf16>
     ```
+
+    Invariants:
+
+    - `bdc.transpose swaps the dimensions`
+    - `bdc.transpose keeps the element type`
+    - `bdc.transpose works over the lanes`
     """
 
     name = "bdc.transpose"
@@ -518,6 +577,11 @@ class RotateOp(IRDLOperation):
 
     Only the first `rotary_dim` columns turn; the others become 0. Pairs are neighbours `(2i, 2i +
     1)` if `interleaved` (GPT-J, ChatGLM), else `(i, i + rotary_dim / 2)` (GPT-NeoX, Llama).
+
+    Invariants:
+
+    - `bdc.rotate keeps the shape`
+    - `bdc.rotate: rotary_dim R is not an even number up to D`
     """
 
     name = "bdc.rotate"

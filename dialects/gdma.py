@@ -60,6 +60,11 @@ class LoadOp(IRDLOperation):
     ```
 
     With a replicated result, one row is copied to every lane.
+
+    Invariants:
+
+    - `gdma.load does not convert: the view holds T, the tile U`
+    - `gdma.load: a tile of C columns is wider than its view of D`
     """
 
     name = "gdma.load"
@@ -101,6 +106,12 @@ class StoreOp(IRDLOperation):
     ```mlir
     gdma.store %t, %y[%m, %n] : !bdc.local<64x256xf16>, !gdma.global<512x13696xf16>
     ```
+
+    Invariants:
+
+    - `gdma.store does not convert: the view holds T, the tile U`
+    - `gdma.store: a tile of C columns is wider than its view of D`
+    - `gdma.store takes a tile over the lanes, not a replicated row`
     """
 
     name = "gdma.store"
@@ -135,6 +146,12 @@ class GatherOp(IRDLOperation):
     %t = gdma.gather %table[%zero], %ids[%i] :
       !gdma.global<65024x4096xf16>, !gdma.global<1x512xi32> -> !bdc.local<64x4096xf16>
     ```
+
+    Invariants:
+
+    - `gdma.gather does not convert: the view holds T, the tile U`
+    - `gdma.gather: a tile of C columns is wider than its view of D`
+    - `gdma.gather: row indices are one row of i32, not ...`
     """
 
     name = "gdma.gather"
@@ -179,6 +196,12 @@ class ScatterOp(IRDLOperation):
     gdma.scatter %t, %cache[%zero], %positions[%i] :
       !bdc.local<64x256xf16>, !gdma.global<512x256xf16>, !gdma.global<1x512xi32>
     ```
+
+    Invariants:
+
+    - `gdma.scatter does not convert: the view holds T, the tile U`
+    - `gdma.scatter: a tile of C columns is wider than its view of D`
+    - `gdma.scatter: row indices are one row of i32, not ...`
     """
 
     name = "gdma.scatter"

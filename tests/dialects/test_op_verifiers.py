@@ -358,10 +358,10 @@ MACHINE_CASES = [
      "gdma.store takes a tile over the lanes, not a replicated row"),
     (f"%t = gdma.gather %x[%i], %n[%i] :"
      f" {GLOBAL}<8x8xf16>, {GLOBAL}<2x8xi32> -> {LOCAL}<4x8xf16>",
-     "gdma.gather: row indices are one row of i32, not"),
+     "gdma.gather: row indices are one row of i32, not !gdma.global<2x8xi32>"),
     (f"gdma.scatter %t, %x[%i], %n[%i] :"
      f" {LOCAL}<4x8xf16>, {GLOBAL}<8x8xf16>, {GLOBAL}<1x8xf32>",
-     "gdma.scatter: row indices are one row of i32, not"),
+     "gdma.scatter: row indices are one row of i32, not !gdma.global<1x8xf32>"),
     (f"%v = bdc.view %t[%i] : {LOCAL}<4x8xf16> -> {LOCAL}<4x4xf32>",
      "bdc.view keeps the element type"),
     (f"%v = bdc.view %t[%i] : {LOCAL}<4x8xf16> -> {LOCAL}<2x4xf16>",
@@ -427,6 +427,41 @@ MACHINE_CASES = [
      f" {LOCAL}<4x8xf16> -> {LOCAL}<4x8xf16>",
      "bdc.rotate: rotary_dim 3 is not an even number up to 8"),
 ]  # fmt: skip
+
+# The other moves have the rules of a load, on their own text.
+_MOVES = [
+    ("gdma.store", "gdma.store %t, %x[%i, %i] : {tile}, {view}"),
+    ("gdma.gather", f"%t = gdma.gather %x[%i], %n[%i] : {{view}}, {GLOBAL}<1x8xi32> -> {{tile}}"),
+    ("gdma.scatter", f"gdma.scatter %t, %x[%i], %n[%i] : {{tile}}, {{view}}, {GLOBAL}<1x8xi32>"),
+]
+for name, text in _MOVES:
+    MACHINE_CASES += [
+        (
+            text.format(tile=f"{LOCAL}<4x8xf32>", view=f"{GLOBAL}<8x8xf16>"),
+            f"{name} does not convert: the view holds f16, the tile f32",
+        ),
+        (
+            text.format(tile=f"{LOCAL}<4x9xf16>", view=f"{GLOBAL}<8x8xf16>"),
+            f"{name}: a tile of 9 columns is wider than its view of 8",
+        ),
+    ]
+
+# `bdc.mm_accumulate` has the rules of `bdc.mm`.
+_ACCUMULATE = [
+    ("4x8xf32", "4x2xf16", "2x8xbf16", "operands are of one type"),
+    ("4x8xf32", "4x2xi8", "2x8xi8", "operands are floating point"),
+    ("1x8xf32", "1x2xf16, replicated", "2x8xf16", "operands lie over the lanes"),
+    ("4x8xf32", "4x2xf16", "3x8xf16", "reduction lengths differ: 2 and 3"),
+    ("5x8xf32", "4x2xf16", "2x8xf16", "4x8 does not match the result"),
+]
+MACHINE_CASES += [
+    (
+        f"%y = bdc.mm_accumulate %s[%i], %x, %w :"
+        f" {LOCAL}<{sums}>, {LOCAL}<{left}>, {LOCAL}<{right}> -> {LOCAL}<{sums}>",
+        f"bdc.mm_accumulate: {message}",
+    )
+    for sums, left, right, message in _ACCUMULATE
+]
 
 TYPE_CASES = [
     ("!gdma.global<4x8xf16, pitch = 8>",
