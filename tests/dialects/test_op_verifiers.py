@@ -435,16 +435,18 @@ _MOVES = [
     ("gdma.scatter", f"gdma.scatter %t, %x[%i], %n[%i] : {{tile}}, {{view}}, {GLOBAL}<1x8xi32>"),
 ]
 for name, text in _MOVES:
-    MACHINE_CASES += [
-        (
-            text.format(tile=f"{LOCAL}<4x8xf32>", view=f"{GLOBAL}<8x8xf16>"),
-            f"{name} does not convert: the view holds f16, the tile f32",
-        ),
-        (
-            text.format(tile=f"{LOCAL}<4x9xf16>", view=f"{GLOBAL}<8x8xf16>"),
-            f"{name}: a tile of 9 columns is wider than its view of 8",
-        ),
-    ]
+    MACHINE_CASES.extend(
+        [
+            (
+                text.format(tile=f"{LOCAL}<4x8xf32>", view=f"{GLOBAL}<8x8xf16>"),
+                f"{name} does not convert: the view holds f16, the tile f32",
+            ),
+            (
+                text.format(tile=f"{LOCAL}<4x9xf16>", view=f"{GLOBAL}<8x8xf16>"),
+                f"{name}: a tile of 9 columns is wider than its view of 8",
+            ),
+        ]
+    )
 
 # `bdc.mm_accumulate` has the rules of `bdc.mm`.
 _ACCUMULATE = [
@@ -454,14 +456,16 @@ _ACCUMULATE = [
     ("4x8xf32", "4x2xf16", "3x8xf16", "reduction lengths differ: 2 and 3"),
     ("5x8xf32", "4x2xf16", "2x8xf16", "4x8 does not match the result"),
 ]
-MACHINE_CASES += [
-    (
-        f"%y = bdc.mm_accumulate %s[%i], %x, %w :"
-        f" {LOCAL}<{sums}>, {LOCAL}<{left}>, {LOCAL}<{right}> -> {LOCAL}<{sums}>",
-        f"bdc.mm_accumulate: {message}",
-    )
-    for sums, left, right, message in _ACCUMULATE
-]
+MACHINE_CASES.extend(
+    [
+        (
+            f"%y = bdc.mm_accumulate %s[%i], %x, %w :"
+            f" {LOCAL}<{sums}>, {LOCAL}<{left}>, {LOCAL}<{right}> -> {LOCAL}<{sums}>",
+            f"bdc.mm_accumulate: {message}",
+        )
+        for sums, left, right, message in _ACCUMULATE
+    ]
+)
 
 TYPE_CASES = [
     ("!gdma.global<4x8xf16, pitch = 8>",
