@@ -41,7 +41,8 @@ class Semantics:
         """Floats to the wide type (exactly); integers as they are."""
         if array.dtype.kind in "iu":
             return array
-        return array.astype(self.wide, copy=False)
+        with np.errstate(invalid="ignore"):
+            return array.astype(self.wide, copy=False)
 
     def widen_optional(self, array: Array | None) -> Array | None:
         """`widen`, for an operand that may be missing."""
