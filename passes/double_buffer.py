@@ -104,26 +104,35 @@ class _Pipeliner:
         self.written = {op.target for op in kernel.walk() if isinstance(op, STORES)}
 
     def run(self) -> None:
-        self._block(self.kernel.body.block)
+        self._inline_single(self.kernel.body.block)
+        self._pipeline_all(self.kernel.body.block)
         _erase_unused(self.kernel)
 
-    def _block(self, block: Block) -> None:
+    def _inline_single(self, block: Block) -> None:
+        """Replace loops that run once by their body, and drop those that never do."""
+        op = block.first_op
+        while op is not None:
+            following = op.next_op
+            if isinstance(op, scf.ForOp):
+                iterations = _iterations(op)
+                if iterations is None or len(iterations) > 1:
+                    self._inline_single(op.body.block)
+                elif len(iterations) == 0:
+                    Rewriter.replace_op(op, [], list(op.iter_args))
+                else:
+                    before = op.prev_op
+                    self._inline(op, iterations[0], list(op.iter_args))
+                    following = block.first_op if before is None else before.next_op
+            op = following
+
+    def _pipeline_all(self, block: Block) -> None:
         for op in list(block.ops):
             if isinstance(op, scf.ForOp):
-                self._block(op.body.block)
-                self._loop(op)
-
-    def _loop(self, loop: scf.ForOp) -> None:
-        lower, upper, step = known(loop.lb), known(loop.ub), known(loop.step)
-        if lower is None or upper is None or step is None or step < 1:
-            return
-        iterations = range(lower, upper, step)
-        if len(iterations) == 0:
-            Rewriter.replace_op(loop, [], list(loop.iter_args))
-        elif len(iterations) == 1:
-            self._inline(loop, lower, list(loop.iter_args))
-        elif loads := [op for op in loop.body.block.ops if self._can_run_ahead(op)]:
-            self._pipeline(loop, loads, lower, iterations[-1])
+                self._pipeline_all(op.body.block)
+                iterations = _iterations(op)
+                loads = [inner for inner in op.body.block.ops if self._can_run_ahead(inner)]
+                if iterations is not None and loads:
+                    self._pipeline(op, loads, iterations[0], iterations[-1])
 
     def _can_run_ahead(self, op: Operation) -> bool:
         """Whether `op` is a load whose address is known an iteration before."""
@@ -223,6 +232,14 @@ class _Pipeliner:
         for op in ops[:-1]:
             if (constant := folded(op, {}, self.constants)) is not None:
                 Rewriter.replace_op(op, [], [constant])
+
+
+def _iterations(loop: scf.ForOp) -> range | None:
+    """The values of the induction variable, if the bounds are constant."""
+    lower, upper, step = known(loop.lb), known(loop.ub), known(loop.step)
+    if lower is None or upper is None or step is None or step < 1:
+        return None
+    return range(lower, upper, step)
 
 
 def _last_loading_loop(block: Block) -> Operation | None:

@@ -28,7 +28,7 @@ from tilewright.backends.encoding.records import (
 )
 from tilewright.dialects import bdc, gdma
 from tilewright.dialects.element_types import ElementType
-from tilewright.dialects.errors import InternalError, IRError
+from tilewright.dialects.errors import IRError
 from tilewright.dialects.memory_types import GlobalType, LocalType
 from tilewright.dialects.scopes import where_of
 
@@ -70,7 +70,9 @@ def kernels_of(module: ModuleOp) -> list[func.FuncOp]:
     return [
         op
         for op in module.body.ops
-        if isinstance(op, func.FuncOp) and isinstance(op.attributes.get("tpu.kernel"), UnitAttr)
+        if isinstance(op, func.FuncOp)
+        and isinstance(op.attributes.get("tpu.kernel"), UnitAttr)
+        and not op.is_declaration
     ]
 
 
@@ -199,6 +201,4 @@ def _element(tile: SSAValue) -> ElementType:
 
 def argument_numbers(kernel: func.FuncOp) -> dict[SSAValue, int]:
     """The kernel's arguments, numbered."""
-    if not kernel.body.blocks:
-        raise InternalError(f"the kernel {kernel.sym_name.data} has no body")
     return {argument: i for i, argument in enumerate(kernel.body.block.args)}
