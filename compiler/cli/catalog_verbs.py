@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 
 from tilewright.backends.chip import CHIP_NAMES, Chip, load_chip
 from tilewright.compiler.cli.output import print_json, print_table
-from tilewright.dialects.documentation import op_reference
+from tilewright.dialects.documentation import op_reference, render_op
 from tilewright.dialects.errors import OptionError
 from tilewright.passes.registry import PASSES
 
@@ -50,10 +50,17 @@ def list_ops(name: str, *, json: bool) -> None:
             raise OptionError(f"no op {name!r}", hint="tw ops lists them")
     if json:
         print_json(
-            [{"name": d.name, "summary": d.summary, "documentation": d.body} for d in documents]
+            [
+                {
+                    "name": document.name,
+                    "summary": document.summary,
+                    "documentation": "\n".join(render_op(document)),
+                }
+                for document in documents
+            ]
         )
     elif name:
-        print(f"{documents[0].name}\n\n{documents[0].summary}\n\n{documents[0].body}".rstrip())
+        print("\n".join(render_op(documents[0])))
     else:
         print_table(("op", "what it does"), [(d.name, d.summary) for d in documents])
 

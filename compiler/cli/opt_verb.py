@@ -9,7 +9,8 @@ from pathlib import Path
 from time import perf_counter
 
 from xdsl.passes import ModulePass
-from xdsl.utils.parse_pipeline import parse_pipeline
+from xdsl.utils.arg_spec import parse_pipeline
+from xdsl.utils.exceptions import ArgSpecParseError
 
 from tilewright.compiler.cli.output import log
 from tilewright.dialects.context import make_context, parse_module, print_module
@@ -40,13 +41,11 @@ def passes_from_text(pipeline: str) -> list[ModulePass]:
 
     Raises `OptionError` for an unknown pass or option, naming the known ones.
     """
-    from xdsl.utils.exceptions import PassPipelineParseError
-
     if not pipeline:
         return []
     try:
         specs = list(parse_pipeline(pipeline))
-    except PassPipelineParseError as error:
+    except ArgSpecParseError as error:
         raise OptionError(
             "the pass pipeline cannot be parsed", where=pipeline, why=str(error).strip()
         ) from error
@@ -58,7 +57,7 @@ def passes_from_text(pipeline: str) -> list[ModulePass]:
             )
         pass_class = PASSES[spec.name]()
         try:
-            passes.append(pass_class.from_pass_spec(spec))
+            passes.append(pass_class.from_spec(spec))
         except (ValueError, TypeError) as error:
             known = [field.replace("_", "-") for field in pass_class.__dataclass_fields__]
             raise OptionError(
