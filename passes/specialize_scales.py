@@ -44,7 +44,9 @@ def _remove_unused(module: ModuleOp, candidates: set[str]) -> None:
         if not unused:
             return
         for name in unused:
-            functions.pop(name).erase()
+            function = functions.pop(name)
+            function.detach()
+            function.erase()
 
 
 def _calls(function: FuncOp) -> Iterator[top.CallOp]:
