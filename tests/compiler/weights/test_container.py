@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ def test_rows_and_columns_into_a_buffer(tmp_path: Path) -> None:
             checkpoint.read_rows("a", 4, 31)
         with pytest.raises(ValueError, match="uint8 buffer"):
             checkpoint.read_rows("a", 0, 9, np.zeros(10, np.uint8))
+
+
+def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file(tensors(), tmp_path / "x.safetensors")
+    preadv = os.preadv
+    with open_file(tmp_path / "x.safetensors") as checkpoint:
+        monkeypatch.setattr(os, "preadv", lambda fd, parts, at: preadv(fd, [parts[0][:5]], at))
+        np.testing.assert_array_equal(checkpoint.read("a"), tensors()["a"].numpy())
 
 
 def test_types_that_are_no_weights(tmp_path: Path) -> None:
