@@ -207,7 +207,7 @@ def _binary(
     make: Callable[..., GraphOp], a: Operand, b: Operand, *, commutes: bool = False
 ) -> Tensor:
     """`b` broadcasts to `a`, or `a` to `b` if that makes no difference."""
-    smaller = prod(a.shape) < prod(b.shape)
+    smaller = (prod(a.shape), a.rank) < (prod(b.shape), b.rank)
     return apply(make, b, a) if commutes and smaller else apply(make, a, b)
 
 
