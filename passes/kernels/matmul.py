@@ -28,7 +28,8 @@ from tilewright.dialects import bdc, tpu
 from tilewright.dialects.memory_types import GlobalType
 from tilewright.passes.kernels.builder import KernelBuilder
 from tilewright.passes.kernels.registry import View, register
-from tilewright.passes.tiling.matmul import Buffers, Problem, Tiling, buffers, choose_tiling
+from tilewright.passes.tiling.matmul import choose_tiling
+from tilewright.passes.tiling.matmul_tiles import Buffers, Problem, Tiling, buffers
 
 
 @dataclass(frozen=True)

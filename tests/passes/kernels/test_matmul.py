@@ -1,4 +1,4 @@
-"""Kernels of matrix multiplications on the simulated machine, held against float64 and exact sums."""
+"""Kernels of matrix multiplications on the machine, held against float64 and exact sums."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tilewright.passes.kernels.matmul import MatMulViews, build, problem_of
 from tilewright.passes.kernels.program import kernel_of
 from tilewright.passes.kernels.registry import View
 from tilewright.passes.registry import PASSES
-from tilewright.passes.tiling.matmul import Tiling, lane_bytes
+from tilewright.passes.tiling.matmul_tiles import Tiling, lane_bytes
 
 CHIP = load_chip("bm1684x")
 SCHEDULES: tuple[Schedule, ...] = ("early", "late")

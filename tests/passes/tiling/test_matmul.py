@@ -12,16 +12,9 @@ from tilewright.backends.chip import load_chip
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
 from tilewright.dialects.errors import FitError
 from tilewright.dialects.memory_types import align_up
-from tilewright.passes.tiling.matmul import (
-    Problem,
-    Tiling,
-    buffers,
-    candidates,
-    choose_tiling,
-    count,
-    estimate_cycles,
-    lane_bytes,
-)
+from tilewright.passes.tiling.matmul import candidates, choose_tiling
+from tilewright.passes.tiling.matmul_cost import estimate_cycles
+from tilewright.passes.tiling.matmul_tiles import Problem, Tiling, buffers, count, lane_bytes
 
 CHIP = load_chip("bm1684x")
 
