@@ -123,6 +123,22 @@ def test_padding_and_poison_do_not_leak(bench: Any) -> None:
     assert finite.tolist() == [True, True, False, True, True]
 
 
+def test_nothing_is_left_of_the_command_before(bench: Any) -> None:
+    """Deep tiles full of NaN, then shallow ones whose rows end within a vector."""
+    bad, out = np.full((70, 96), np.nan, np.float16), np.zeros((70, 10), np.float32)
+    left, right = draw(70, 20, F16), draw(10, 20, F16, 1)
+    listing = """
+    gdma 1 load 70x96xf16 local=0/192 global=0+0/192
+    gdma 2 load 70x20xf16 local=16384/64 global=1+0/40
+    gdma 3 load 10x20xf16 local=32768/64 global=2+0/40
+    bdc 1 mm 70x70x96 dst=f32:49152/320 a=f16:0/192 b=f16:0/192 transpose_right wait=3
+    bdc 2 mm 70x10x20 dst=f32:65536/64 a=f16:16384/64 b=f16:32768/64 transpose_right
+    gdma 4 store 70x10xf32 local=65536/64 global=3+0/40 wait=2
+    """
+    bench.run(listing, [(bad, "read"), (left, "read"), (right, "read"), (out, "write")])
+    np.testing.assert_array_equal(out, fixed_order(left, right))
+
+
 def test_overflow_of_f16_is_infinite(bench: Any) -> None:
     left = np.full((1, 8), 200, np.float16)
     got = multiply(bench, left, left, F16, "transpose_right")

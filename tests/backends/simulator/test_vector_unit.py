@@ -218,10 +218,11 @@ def test_dequantize_rounds_once(bench: Any, scale_type: ElementType, result: Ele
     codes = np.arange(-128, 128, dtype=np.int8)[None].repeat(300, axis=0)
     random = np.random.default_rng(7)
     scale = random.random((300, 1)) * np.exp2(random.integers(-24, 3, (300, 1)))
-    # Products close to the middle between two results tell one rounding from two.
-    middle = 1 + 2.0**-11 + 2.0**-23 if result == F16 else 1 + 2.0**-8 + 2.0**-23
-    scale[:100] = np.exp2(random.integers(-9, 1, (100, 1))) * middle
-    scale[100:200] = scale[:100] * (1 - 2.0**-22)
+    # A quotient of a middle between two results and a code: the product, rounded to f32, is that
+    # middle, so a second rounding goes to even, where it should go to the side of the product.
+    bits = 11 if result == F16 else 8
+    middle = 2 * random.integers(2 ** (bits - 1), 2**bits, (200, 1)) + 1
+    scale[:200] = middle / 2.0**bits / random.integers(3, 128, (200, 1))
     scale = scale.astype(np.float32).astype(scale_type.dtype)
     command = "dequant 300x256 {dst} {a} {b}"
     got = bench.compute(command, {"a": codes, "b": scale}, (300, 256, result))
