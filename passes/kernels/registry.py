@@ -33,8 +33,16 @@ from tilewright.dialects.errors import InternalError, UnsupportedError
 from tilewright.dialects.memory_types import GlobalType
 
 FAMILIES: tuple[str, ...] = (
+    "attention",
     "batch_matmul",
+    "elementwise",
+    "gather",
+    "layout",
     "matmul",
+    "normalization",
+    "reduction",
+    "rope",
+    "softmax",
 )
 """The modules of this package that register builders; imported when the first kernel is built."""
 

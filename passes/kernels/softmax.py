@@ -1,0 +1,51 @@
+"""The kernel of softmax over the last axis: whole rows, in f32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.dialects import func
+from xdsl.ir import Operation, SSAValue
+
+from tilewright.backends.chip import Chip
+from tilewright.dialects import tpu
+from tilewright.dialects.bdc import BinaryFunction, ReduceFunction, UnaryFunction
+from tilewright.dialects.element_types import F32
+from tilewright.dialects.memory_types import LocalType
+from tilewright.passes.kernels.builder import KernelBuilder
+from tilewright.passes.kernels.registry import View, register
+from tilewright.passes.kernels.tiles import over
+from tilewright.passes.tiling.rows import TileBuffer, row_tile
+
+
+def softmax_rows(b: KernelBuilder, x: SSAValue, out: LocalType) -> SSAValue:
+    """`exp(x - max) / sum(exp(x - max))` of each row of a tile, rounded once to the type of `out`."""
+    wide = LocalType.of(out.rows, out.cols, F32)
+    column = LocalType.of(out.rows, 1, F32)
+    largest = b.reduce(ReduceFunction.MAX, x, column)
+    shifted = b.binary(BinaryFunction.SUB, x, largest, wide)
+    powers = b.unary(UnaryFunction.EXP, shifted, wide)
+    total = b.reduce(ReduceFunction.SUM, powers, column)
+    return b.binary(BinaryFunction.DIV, powers, total, out)
+
+
+@register(tpu.SoftmaxOp)
+def build_softmax(
+    op: Operation, operands: Sequence[View], results: Sequence[View], chip: Chip
+) -> func.FuncOp:
+    """A tile of rows at a time."""
+    x, y = operands[0], results[0]
+    buffers = [
+        TileBuffer(x.element, 2),
+        TileBuffer(y.element, 2),
+        TileBuffer(F32, 2),
+        TileBuffer(F32, 2, "column"),
+    ]
+    tile = row_tile(x.rows, x.cols, buffers, chip, where=op.name)
+    b = KernelBuilder([(x.global_type(), "read"), (y.global_type(), "write")])
+    source, target = b.arguments
+    out = LocalType.of(tile.rows, tile.cols, y.element)
+    with over(b, x.rows, tile.rows) as row:
+        value = b.load(source, row, 0, LocalType.of(tile.rows, tile.cols, x.element))
+        b.store(softmax_rows(b, value, out), target, row, 0)
+    return b.finish(op.name)
