@@ -82,7 +82,7 @@ def compare_function(
     def around(index: int, launch: Launch, execute: Callable[[], None]) -> None:
         op, scope = executed[index]
         views = [view_of(operand).view for operand in op.operands]
-        operands = _read(session, launch.addresses, views)
+        operands = _read(session, launch.addresses[: len(views)], views)
         execute()
         if isinstance(op, CacheUpdateOp):
             results = _read(session, launch.addresses[:1], views[:1])
