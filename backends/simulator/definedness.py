@@ -24,7 +24,7 @@ def first_undefined_read(table: Any, lane_bytes: int) -> tuple[int, int, int]:
 def _scan(table: Any, written: Any) -> Any:
     for i in range(len(table)):
         write, offset, stride, slots = table[i, 1], table[i, 2], table[i, 3], table[i, 4]
-        width, last, full = table[i, 5], table[i, 6], table[i, 7]
+        width, last, full = table[i, 5], np.uint16(table[i, 6]), np.uint16(table[i, 7])
         for slot in range(slots):
             lanes = last if slot == slots - 1 else full
             start = offset + slot * stride
@@ -32,7 +32,12 @@ def _scan(table: Any, written: Any) -> Any:
                 for byte in range(start, start + width):
                     written[byte] = max(written[byte], lanes)
             else:
+                least = written[start]
                 for byte in range(start, start + width):
-                    if written[byte] < lanes:
-                        return i, byte, np.int64(written[byte])
+                    least = min(least, written[byte])
+                if least < lanes:
+                    byte = start
+                    while written[byte] >= lanes:
+                        byte += 1
+                    return i, byte, np.int64(written[byte])
     return -1, 0, 0

@@ -33,7 +33,7 @@ POISON = 0xFF
 POISONED_BYTES = 1 << 20
 """Kernels that use no more local memory than this, in all lanes, find it poisoned."""
 
-SHARED_BYTES = 1 << 20
+SHARED_BYTES = 1 << 22
 """A transfer of so many bytes is worth a second thread."""
 
 LANE_GAP_BYTES = 4096 + 64
