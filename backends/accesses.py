@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.backends.cost import operand_row_bytes, operand_shapes, row_bytes_of
+from tilewright.backends.encoding.operands import operand_row_bytes, operand_shapes, row_bytes_of
 from tilewright.backends.encoding.records import GdmaOpcode, Records
 
 Integers = npt.NDArray[np.int64]
