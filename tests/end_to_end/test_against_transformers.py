@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,17 +151,36 @@ def test_greedy_tokens_are_those_of_transformers(
     assert logits.argmax(axis=1)[clear].tolist() == np.array(tokens)[clear].tolist()
 
 
+def rounded_to_int8(original: Any) -> Any:
+    """A copy whose linear layers (the head aside) hold what int8 codes with a scale a row can say."""
+    copied = deepcopy(original).float()
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            if parameter.dim() == 2 and "embed" not in name and "lm_head" not in name:
+                scale = parameter.abs().amax(1, keepdim=True) / 127
+                parameter.copy_((parameter / scale).round() * scale)
+    return copied
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", list(CASES))
 def test_w8a16_keeps_the_logits(name: str, seed: int, tmp_path: Path) -> None:
+    """Over the 16 steps the logits keep their cosine. At a single step a small random model may lose more, to int8 itself:
+    transformers with weights rounded to int8 loses as much, and that is what we agree with."""
     case = CASES[name]
     original = case.make(seed)
     case.save(original, tmp_path)
     tokens, expected = original_logits(original, PROMPT, STEPS)
     logits = simulated_logits(tmp_path, CompileOptions("w8a16"), PROMPT, tokens)
-    cosines = [cosine(a, b) for a, b in zip(logits, expected, strict=True)]
-    assert min(cosines) >= LEAST_COSINE_W8A16
-    assert not np.array_equal(logits, expected)
+    assert cosine(logits.ravel(), expected.ravel()) >= LEAST_COSINE_W8A16
+    ids = torch.tensor([[*PROMPT, *tokens[:-1]]])
+    with torch.no_grad():
+        all_logits = rounded_to_int8(original)(input_ids=ids, use_cache=False).logits[0]
+    int8 = all_logits[len(PROMPT) - 1 :].numpy()
+    lost = [1 - cosine(a, b) for a, b in zip(logits, expected, strict=True)]
+    lost_by_int8 = [1 - cosine(a, b) for a, b in zip(int8, expected, strict=True)]
+    assert max(lost) <= 1.5 * max(lost_by_int8)
+    assert min(cosine(a, b) for a, b in zip(logits, int8, strict=True)) > 0.999
 
 
 def test_w8a16_with_quantized_head_and_embedding_in_bf16(tmp_path: Path) -> None:
