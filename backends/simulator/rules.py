@@ -40,8 +40,8 @@ from tilewright.dialects.element_types import BF16, F16, F32, I8, I32
 Rule: TypeAlias = tuple[BoolArray, str]
 """For each command whether it keeps the rule, and the message where not."""
 
-MAX_OFFSET = 1 << 40
-"""Global offsets and pitches are less than this: sums of them do not overflow."""
+MAX_OFFSET, MAX_PITCH = 1 << 40, 1 << 30
+"""Global offsets and pitches are less than this: an offset plus 2**32 pitches fits 64 bits."""
 
 _FLOATS = np.array([F32.code, F16.code, BF16.code])
 _FLAGS = {
@@ -75,8 +75,9 @@ def gdma_rules(kernel: Kernel, chip: Chip) -> Iterator[Rule]:
     yield from _tile_rules(
         "the tile", rows, width, column(records, "local_offset"), stride, element, kernel, chip
     )
-    for name in ("global_offset", "pitch", "index_offset"):
-        yield records[name] < MAX_OFFSET, f"{name} is out of range"
+    yield records["global_offset"] < MAX_OFFSET, "the global offset is out of range"
+    yield records["index_offset"] < MAX_OFFSET, "the offset of its indices is out of range"
+    yield records["pitch"] < MAX_PITCH, "the pitch is out of range"
 
     number, indexed = records["argument"], is_indexed(records)
     yield number < len(arguments), f"there are only {len(arguments)} arguments"
