@@ -50,8 +50,9 @@ def run_function(
     With "float64" semantics results and states are float64, whatever floats come in; with "typed",
     inputs, weights and states must be of the storage types.
 
-    `on_op(op, scope, inputs, outputs)` sees every op but calls, weights and states. It must copy
-    what it keeps of a state: the array changes later.
+    `on_op(op, scope, inputs, outputs)` sees every op but calls, weights and states, after it ran.
+    The cache of an update is written by then, and changes later: copy what is to be kept of a
+    state.
 
     Raises `IRError` for a missing or recursive function, `OptionError` for inputs, weights or
     states that do not fit.
