@@ -72,7 +72,13 @@ def load_chip(name_or_path: str) -> Chip:
             f"no chip {name_or_path!r}",
             hint=f"one of {', '.join(CHIP_NAMES)}, or the path of a chip file",
         )
-    return chip_from_toml(path.read_text(), where=str(path))
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(
+            "the chip file cannot be read", where=str(path), why=str(error)
+        ) from error
+    return chip_from_toml(text, where=str(path))
 
 
 @cache

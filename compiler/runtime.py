@@ -101,6 +101,11 @@ class Session:
             )
         for port in function.inputs:
             value = np.asarray(inputs[port.name])
+            if not _holds_numbers(value, floats=port.element.is_float):
+                raise OptionError(
+                    f"input {port.name} of {function.name} holds {port.element.name}, "
+                    f"not {value.dtype}"
+                )
             if tuple(value.shape) != port.shape:
                 raise OptionError(
                     f"input {port.name} of {function.name} has shape {list(port.shape)}, "
@@ -124,6 +129,13 @@ class Session:
             data, (rows, cols * element.size_bytes), (pitch_bytes, 1)
         )
         return np.array(row_bytes).view(element.dtype).reshape(dims)
+
+
+def _holds_numbers(value: Array, *, floats: bool) -> bool:
+    """Whether `value` can stand for floats, or for integers. (bf16 is a kind V with its own type.)"""
+    kind = value.dtype.kind
+    is_float = kind == "f" or (kind == "V" and value.dtype.type is not np.void)
+    return kind in "biu" or (floats and is_float)
 
 
 @dataclass(frozen=True)

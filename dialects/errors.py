@@ -84,7 +84,7 @@ class ArtifactError(TilewrightError):
 
     code = "TW007"
     exit_code = 7
-    title = "damaged artifact"
+    title = "unusable artifact"
 
 
 class AccuracyError(TilewrightError):

@@ -1,31 +1,59 @@
-"""The `tw` command. `main` reports Tilewright's own errors without a traceback and ends with their exit codes."""
+"""The `tw` command: runs a verb; ends with an exit code of docs/exit_codes.md, whatever happens."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from contextlib import suppress
+from types import FrameType
 
-INTERRUPTED = 130
-OUT_OF_MEMORY = 12
+from tilewright.compiler.cli.settings import Settings
 
 
 def main() -> None:
     """Entry point of `tw`."""
-    sys.exit(run(sys.argv[1:]))
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _unwind)
+    # A name in the output that the terminal cannot show is no reason to fail.
+    if sys.__stdout__ is not None:
+        sys.__stdout__.reconfigure(errors="backslashreplace")
+    code = run(sys.argv[1:])
+    _drop_unwritten_output()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run `tw` with `arguments`; returns the exit code (docs/exit_codes.md)."""
-    from tilewright.compiler.cli.app import invoke
-    from tilewright.dialects.errors import TilewrightError
-
+    """Run `tw` with `arguments`; returns the exit code (docs/exit_codes.md) and raises nothing."""
+    settings = Settings()
     try:
-        code = invoke(arguments)
-        if code == INTERRUPTED:
-            print("tw: interrupted; no half-written output is left", file=sys.stderr)
-        return code
-    except TilewrightError as error:
-        print(f"tw: {error.title} [{error.code}]: {error}", file=sys.stderr)
-        return error.exit_code
-    except MemoryError:
-        print("tw: out of host memory", file=sys.stderr)
-        return OUT_OF_MEMORY
+        from tilewright.compiler.cli.app import invoke
+
+        code = invoke(arguments, settings)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BaseException as error:
+        from tilewright.compiler.cli.failures import report
+
+        return report(error, with_traceback=settings.traceback)
+    return code
+
+
+def _unwind(number: int, _: FrameType | None) -> None:
+    """Ends the process as an exception does, so that half-written files are removed on the way."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def _drop_unwritten_output() -> None:
+    """What could not be flushed has been reported; Python would complain of it once more."""
+    stdout = sys.__stdout__
+    if stdout is None:
+        return
+    try:
+        stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())

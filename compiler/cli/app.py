@@ -1,4 +1,4 @@
-"""The verbs of `tw`. Every verb imports what it needs when it runs, so that `tw --help` answers at once."""
+"""The verbs of `tw`. Each imports what it needs when it runs: `tw --help` answers at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from tilewright.compiler.cli.settings import Settings
+
 app = typer.Typer(
     name="tw",
-    help="Compile models to the command streams of a simulated TPU, and run them: the numbers and the cycles.",
+    help="Compile models to the command streams of a simulated TPU, and run them: "
+    "the numbers and the cycles.",
     epilog="Start with:  tw compile CHECKPOINT --quant w8a16 --seq 512 -o model.twm",
     no_args_is_help=True,
     add_completion=False,
@@ -32,6 +35,11 @@ PromptOption = Annotated[
 ]
 
 
+def _example(command: str) -> str:
+    """The end of a verb's help; `\\b` keeps the line as it is."""
+    return f"\b\nExample:\n  {command}"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -42,19 +50,28 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in Tilewright an error comes from.")
+    ] = False,
 ) -> None:
     """Compile models to the command streams of a simulated TPU, and run them."""
+    context.obj.traceback = traceback
 
 
-@app.command("compile")
+@app.command(
+    "compile",
+    epilog=_example("tw compile chatglm2-6b --quant w8a16 --seq 512 -o chatglm2.twm"),
+)
 def compile_verb(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A Hugging Face checkpoint directory, or top IR (.mlir) with FILE.safetensors beside it."
+            help="A Hugging Face checkpoint directory, or top IR in FILE.mlir with its weights "
+            "in FILE.safetensors."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The artifact to write (.twm).")],
@@ -75,10 +92,7 @@ def compile_verb(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Compile a checkpoint or top IR into an artifact.
-
-    Example: tw compile chatglm2-6b --quant w8a16 --seq 512 -o chatglm2.twm
-    """
+    """Compile a checkpoint or top IR into an artifact."""
     from tilewright.compiler.cli.compile_verb import run_compile
     from tilewright.compiler.pipeline import CompileOptions
 
@@ -86,7 +100,11 @@ def compile_verb(
     run_compile(source, output, options, seq=seq, quiet=quiet, json=json)
 
 
-@app.command("run")
+@app.command(
+    "run",
+    short_help="Run an artifact on the simulated TPU.",
+    epilog=_example("tw run chatglm2.twm --prompt-ids 64790,64792,790 --max-new-tokens 8"),
+)
 def run_verb(
     model: Annotated[Path, typer.Argument(help="An artifact (.twm).")],
     prompt_ids: PromptOption = "",
@@ -107,10 +125,7 @@ def run_verb(
     ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Run an artifact on the simulated TPU: greedy token ids, cycles, and token/s at the chip's clock.
-
-    Example: tw run chatglm2.twm --prompt-ids 64790,64792,790 --max-new-tokens 8
-    """
+    """Run an artifact on the simulated TPU: greedy token ids, cycles, token/s at its clock."""
     from tilewright.compiler.cli.run_verb import run_function, run_generation
 
     if function:
@@ -119,7 +134,11 @@ def run_verb(
         run_generation(model, prompt_ids, max_new_tokens, ignore_eos=ignore_eos, json=json)
 
 
-@app.command("compare")
+@app.command(
+    "compare",
+    short_help="Check every op on the simulator against float64.",
+    epilog=_example("tw compare chatglm2.twm --prompt-ids 1,2,3"),
+)
 def compare_verb(
     model: Annotated[Path, typer.Argument(help="An artifact (.twm).")],
     prompt_ids: PromptOption = "",
@@ -135,14 +154,17 @@ def compare_verb(
     """Check every op on the simulator against float64: cosine, SNR, worst error against its bound.
 
     Ends with exit code 8 and names the first op out of bound, in the model's words.
-    Example: tw compare chatglm2.twm --prompt-ids 1,2,3
     """
     from tilewright.compiler.cli.compare_verb import run_compare
 
     run_compare(model, prompt_ids, function, seed=seed, all_ops=all_ops, json=json)
 
 
-@app.command("estimate")
+@app.command(
+    "estimate",
+    short_help="Predict size, fit and speed from a configuration alone.",
+    epilog=_example("tw estimate chatglm2-6b/config.json --quant f16,w8a16 --seq 512"),
+)
 def estimate_verb(
     source: Annotated[
         Path, typer.Argument(help="A checkpoint directory or a config.json; no weights are needed.")
@@ -160,10 +182,7 @@ def estimate_verb(
     chip: ChipOption = "bm1684x",
     json: JsonFlag = False,
 ) -> None:
-    """Predict size, fit, prefill time, token/s and what bounds them, from a configuration alone.
-
-    Example: tw estimate chatglm2-6b/config.json --quant f16,w8a16 --seq 512
-    """
+    """Predict size, fit, prefill time, token/s and what bounds them, from a configuration alone."""
     from tilewright.compiler.cli.estimate_verb import run_estimate
 
     run_estimate(
@@ -177,7 +196,11 @@ def estimate_verb(
     )
 
 
-@app.command("profile")
+@app.command(
+    "profile",
+    short_help="Show where the cycles go, by layer and by kernel.",
+    epilog=_example("tw profile chatglm2.twm --function decode"),
+)
 def profile_verb(
     model: Annotated[Path, typer.Argument(help="An artifact (.twm).")],
     function: Annotated[
@@ -188,16 +211,17 @@ def profile_verb(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Where the cycles go: per layer and per kernel, busy and waiting, share of the roofline.
-
-    Example: tw profile chatglm2.twm --function decode
-    """
+    """Where the cycles go: per layer and per kernel, busy and waiting, share of the roofline."""
     from tilewright.compiler.cli.profile_verb import run_profile
 
     run_profile(model, function, trace=trace, json=json)
 
 
-@app.command("inspect")
+@app.command(
+    "inspect",
+    short_help="Show what an artifact holds, or a kernel's commands.",
+    epilog=_example("tw inspect chatglm2.twm --commands w8a16_matmul"),
+)
 def inspect_verb(
     model: Annotated[Path, typer.Argument(help="An artifact (.twm).")],
     commands: Annotated[
@@ -206,10 +230,7 @@ def inspect_verb(
     module: Annotated[bool, typer.Option("--module", help="Print the tpu module.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Show an artifact's manifest, memory plan and kernels, or one kernel's commands.
-
-    Example: tw inspect chatglm2.twm --commands w8a16_matmul
-    """
+    """Show an artifact's manifest, memory plan and kernels, or one kernel's commands."""
     from tilewright.compiler.cli.inspect_verb import run_inspect
 
     run_inspect(model, commands, module=module, json=json)
@@ -217,14 +238,12 @@ def inspect_verb(
 
 @app.command(
     "opt",
+    short_help="Run passes on IR text.",
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def opt_verb(context: typer.Context) -> None:
-    """Run passes on IR text: tw opt FILE.mlir -p 'pass{option=value},...' (tw opt --help).
-
-    Example: tw opt model.mlir -p 'convert-top-to-tpu{quant=w8a16},tile-for-local-memory'
-    """
+    """Run passes on IR text: tw opt FILE.mlir -p 'pass{option=value},...' (tw opt --help)."""
     from tilewright.compiler.cli.opt_verb import run_opt
 
     code = run_opt(list(context.args))
@@ -232,7 +251,10 @@ def opt_verb(context: typer.Context) -> None:
         raise typer.Exit(code)
 
 
-@app.command("passes")
+@app.command(
+    "passes",
+    epilog=_example("tw passes --json"),
+)
 def passes_verb(json: JsonFlag = False) -> None:
     """List the passes with their options."""
     from tilewright.compiler.cli.catalog_verbs import list_passes
@@ -240,7 +262,10 @@ def passes_verb(json: JsonFlag = False) -> None:
     list_passes(json=json)
 
 
-@app.command("ops")
+@app.command(
+    "ops",
+    epilog=_example("tw ops tpu.W8A16MatMul"),
+)
 def ops_verb(
     name: Annotated[str, typer.Argument(help="An op, e.g. tpu.W8A16MatMul; all if left out.")] = "",
     json: JsonFlag = False,
@@ -251,7 +276,10 @@ def ops_verb(
     list_ops(name, json=json)
 
 
-@app.command("chips")
+@app.command(
+    "chips",
+    epilog=_example("tw chips bm1684x"),
+)
 def chips_verb(
     name: Annotated[str, typer.Argument(help="A chip or chip file; all if left out.")] = "",
     json: JsonFlag = False,
@@ -262,7 +290,11 @@ def chips_verb(
     list_chips(name, json=json)
 
 
-@app.command("doctor")
+@app.command(
+    "doctor",
+    short_help="Check this installation.",
+    epilog=_example("tw doctor"),
+)
 def doctor_verb(json: JsonFlag = False) -> None:
     """Check this installation: versions, kernels' compilation, a small compile and run."""
     from tilewright.compiler.cli.doctor_verb import run_doctor
@@ -272,10 +304,14 @@ def doctor_verb(json: JsonFlag = False) -> None:
         raise typer.Exit(code)
 
 
-def invoke(arguments: list[str]) -> int:
-    """Run the verb that `arguments` name; returns the exit code. Tilewright's own errors pass through."""
+def invoke(arguments: list[str], settings: Settings) -> int:
+    """Run the verb that `arguments` name; returns 0 or raises, `SystemExit` included.
+
+    The options before the verb are put into `settings`.
+    """
     try:
-        app(args=arguments, prog_name="tw")
+        app(args=arguments, prog_name="tw", obj=settings)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if end.code:
+            raise
     return 0

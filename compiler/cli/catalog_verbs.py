@@ -38,7 +38,9 @@ def list_passes(*, json: bool) -> None:
         assert isinstance(options, dict)
         return " ".join(f"{key}={value}" for key, value in options.items())
 
-    print_table(("pass", "options", "what it does"), [(r["name"], cell(r), r["summary"]) for r in rows])
+    print_table(
+        ("pass", "options", "what it does"), [(r["name"], cell(r), r["summary"]) for r in rows]
+    )
 
 
 def list_ops(name: str, *, json: bool) -> None:

@@ -99,7 +99,15 @@ def _print(rows: list[OpComparison], *, all_ops: bool) -> None:
         key = (row.function, row.name if all_ops else row.op)
         groups.setdefault(key, []).append(row)
     print_table(
-        ("function", "op", "executed", "least cosine", "least SNR dB", "worst error/bound", "worst at"),
+        (
+            "function",
+            "op",
+            "executed",
+            "least cosine",
+            "least SNR dB",
+            "worst error/bound",
+            "worst at",
+        ),
         [_cells(function, name, group) for (function, name), group in groups.items()],
     )
     inside = sum(row.in_bound for row in rows)

@@ -54,7 +54,7 @@ def _check(name: str, look: Callable[[], str]) -> Check:
         return Check(name, True, look())
     except TilewrightError as error:
         return Check(name, False, f"[{error.code}] {error.what}")
-    except (ImportError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         return Check(name, False, f"{type(error).__name__}: {error}")
 
 

@@ -33,7 +33,9 @@ def _launch_counts(artifact: Artifact) -> Counter[int]:
 
 def _disassemble(artifact: Artifact, name: str, *, json: bool) -> None:
     kernels = artifact.program.kernels
-    found = [k for k in kernels if k.name == name] or [k for k in kernels if k.name.startswith(name)]
+    found = [k for k in kernels if k.name == name] or [
+        k for k in kernels if k.name.startswith(name)
+    ]
     if not found:
         raise OptionError(
             f"no kernel is called {name!r}",

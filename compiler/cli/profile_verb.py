@@ -56,8 +56,8 @@ def _json(times: ProgramTimes, function: Function) -> dict[str, object]:
 def _print(times: ProgramTimes, function: Function) -> None:
     total = times.function(function)
     print(
-        f"{function.name}: {total.cycles:,} cycles, {total.seconds * 1e3:.3f} ms with the host's launch, "
-        f"{total.launches} launches, {megabytes(total.bytes_in)} in, "
+        f"{function.name}: {total.cycles:,} cycles, {total.seconds * 1e3:.3f} ms "
+        f"with the host's launch, {total.launches} launches, {megabytes(total.bytes_in)} in, "
         f"{megabytes(total.bytes_out)} out, GDMA {percent(total.gdma_busy)} busy, "
         f"BDC {percent(total.bdc_busy)} busy, {total.bound}-bound"
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from tilewright.compiler.artifact import Artifact, open_artifact
 from tilewright.compiler.cli.output import log, print_json, print_table
@@ -77,12 +81,37 @@ def run_generation(
         return
     print(f"token ids: {','.join(str(token) for token in result.token_ids)}")
     print(
-        f"prefill:   {prefill.cycles:,} cycles, {prefill.seconds * 1e3:.3f} ms on {artifact.chip.name}"
+        f"prefill:   {prefill.cycles:,} cycles, {prefill.seconds * 1e3:.3f} ms "
+        f"on {artifact.chip.name}"
     )
     print(
         f"decode:    {decode.cycles:,} cycles a token, {1 / decode.seconds:.2f} token/s "
         f"at {artifact.chip.clock_hz / 1e9:g} GHz"
     )
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name; raises `ModelReadError`."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, NpzFile):
+            raise ValueError("it is no .npz file: np.savez(FILE, name=array, ...) writes one")
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise ModelReadError(
+            "the inputs cannot be read", where=str(path), why=str(error)
+        ) from error
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An .npz file. `np.savez` takes names as keywords, some of which are its own."""
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def run_function(
@@ -94,13 +123,7 @@ def run_function(
     ports = session.function(function).inputs
     arrays: dict[str, np.ndarray] = {}
     if inputs is not None:
-        try:
-            with np.load(inputs, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError) as error:
-            raise ModelReadError(
-                "the inputs cannot be read", where=str(inputs), why=str(error)
-            ) from error
+        arrays = read_arrays(inputs)
     elif ports:
         raise OptionError(
             f"--function {function} needs --inputs",
@@ -112,9 +135,7 @@ def run_function(
         for name, value in outputs.items()
     }
     if output is not None:
-        buffer = io.BytesIO()
-        np.savez(buffer, **floats)
-        write_atomically(output, buffer.getvalue())
+        write_atomically(output, npz_bytes(floats))
     time = ProgramTimes(artifact.program, artifact.chip).by_name()[function]
     if json:
         print_json(
