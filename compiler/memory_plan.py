@@ -244,15 +244,18 @@ def _plan_frame(function: func.FuncOp, chip: Chip) -> Frame:
     offsets: dict[SSAValue, int] = {}
     placed: list[tuple[int, int, int, int]] = []
     size = 0
+    sizes = {value: tensor_bytes(value) for value in intervals}
     for value, (start, stop) in sorted(
-        intervals.items(), key=lambda item: (-tensor_bytes(item[0]), item[1])
+        intervals.items(), key=lambda item: (-sizes[item[0]], item[1])
     ):
-        length = align_up(tensor_bytes(value), chip.global_alignment)
+        length = align_up(sizes[value], chip.global_alignment)
         offset = 0
-        for first, last, low, high in sorted(placed, key=lambda other: other[2]):
-            if first <= stop and start <= last and low < offset + length and offset < high:
+        for low, high in sorted(
+            (low, high) for low, high, first, last in placed if first <= stop and start <= last
+        ):
+            if low < offset + length and offset < high:
                 offset = high
-        placed.append((start, stop, offset, offset + length))
+        placed.append((offset, offset + length, start, stop))
         offsets[value] = offset
         size = max(size, offset + length)
     return Frame(offsets, size)

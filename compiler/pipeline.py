@@ -19,7 +19,7 @@ from tilewright.backends.program import Program
 from tilewright.compiler.link import link
 from tilewright.compiler.memory_plan import MemoryPlan, plan_memory
 from tilewright.dialects.context import make_context
-from tilewright.dialects.dominance import verify_module
+from tilewright.dialects.dominance import verify_kernels, verify_module
 from tilewright.dialects.errors import OptionError
 from tilewright.passes.allocate_local_memory import AllocateLocalMemoryPass
 from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass, specialize_scales
@@ -29,6 +29,8 @@ from tilewright.passes.insert_waits import InsertWaitsPass
 from tilewright.passes.registry import check_stage
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
+KERNEL_ONLY = (DoubleBufferPass, AllocateLocalMemoryPass, InsertWaitsPass)
+"""Passes that rewrite the bodies of kernels and nothing else."""
 QUANT_MODES = ("f32", "f16", "bf16", "w8a16")
 
 
@@ -120,12 +122,15 @@ def run_passes(
     *,
     on_pass: Callable[[str, float], None] | None = None,
 ) -> None:
-    """Run passes in order, verifying the module and the stage's legality after each."""
+    """Run passes in order, verifying what each has changed, and the stage's legality."""
     context = make_context()
     for each in passes:
         start = perf_counter()
         each.apply(context, module)
-        verify_module(module)
+        if isinstance(each, KERNEL_ONLY):
+            verify_kernels(module)
+        else:
+            verify_module(module)
         check_stage(module, each.name)
         if on_pass is not None:
             on_pass(each.name, perf_counter() - start)

@@ -15,6 +15,9 @@ from tilewright.dialects.graph import Call
 from tilewright.dialects.scopes import functions_of, where_of
 from tilewright.dialects.tpu import LaunchOp
 
+KERNEL = "tpu.kernel"
+"""The attribute of functions that are kernels."""
+
 
 def verify_module(module: ModuleOp) -> None:
     """Check every op, that values are defined before their use, and that calls meet their callees.
@@ -26,7 +29,16 @@ def verify_module(module: ModuleOp) -> None:
     verify_calls(module)
 
 
-def verify_ops(module: ModuleOp) -> None:
+def verify_kernels(module: ModuleOp) -> None:
+    """The same for the kernels of a module alone, whose functions a pass has left as they were."""
+    for op in module.ops:
+        if KERNEL in op.attributes:
+            verify_ops(op)
+            for region in op.regions:
+                _verify_region(region, set())
+
+
+def verify_ops(module: Operation) -> None:
     """xDSL's verification of every op; raises `IRError`."""
     try:
         module.verify()
@@ -35,7 +47,7 @@ def verify_ops(module: ModuleOp) -> None:
         raise IRError(f"{op.name} is illegal", where=where_of(op), why=str(error)) from error
 
 
-def _failing_op(module: ModuleOp) -> Operation:
+def _failing_op(module: Operation) -> Operation:
     """The innermost op that fails by itself; xDSL's exception does not say which it was."""
     for op in module.walk(reverse=True):
         try:
