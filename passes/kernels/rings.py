@@ -127,13 +127,10 @@ def _live(ring: Ring, value: SSAValue, positions: _Positions) -> None:
     """Extend `ring` by the life of one of its values."""
     owner = value.owner
     if isinstance(owner, Block):
-        loop = owner.parent_op()
-        assert loop is not None
-        _extend(ring, *positions.loops[loop])
+        # The loop's operands and its yield are uses from its begin to its end.
         home = owner
     else:
-        at = positions.loops[owner][1] if owner in positions.loops else positions.at[owner]
-        _extend(ring, at, at)
+        _extend(ring, positions.at[owner], positions.at[owner])
         home = owner.parent_block()
         _keep_busy(ring, owner, positions)
     for use in value.uses:

@@ -14,6 +14,7 @@ from tilewright.backends.program import Kernel
 from tilewright.backends.simulator.order import find_races
 from tilewright.backends.simulator.timing import time_kernel
 from tilewright.dialects.context import make_context
+from tilewright.passes import allocate_local_memory
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -36,6 +37,23 @@ def test_pipelining_changes_no_bit(name: str):
         run(pipelined, arrays, "early"), run(plain, arrays, "early"), strict=True
     ):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("skip", [(), ("double-buffer",)], ids=["all", "plain"])
+def test_numbers_are_right_where_all_dead_space_is_used(
+    name: str, skip: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    roomy = emitted(KERNELS[name](), skip=skip)
+    monkeypatch.setattr(allocate_local_memory, "place_in_banks", lambda *_a, **_k: None)
+    tight = emitted(KERNELS[name](), skip=skip)
+    assert tight.local_bytes <= roomy.local_bytes
+    assert find_races(tight, CHIP) == []
+    arrays = inputs_of(roomy)
+    exact = run(roomy, arrays, "early")
+    for schedule in ("early", "late"):
+        for one, other in zip(run(tight, arrays, schedule), exact, strict=True):
+            assert np.array_equal(one, other)
 
 
 def without_wait(kernel: Kernel, engine: str, command: int) -> Kernel:
