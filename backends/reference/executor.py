@@ -112,7 +112,10 @@ class _Run:
         self, op: Operation, operands: list[Array], scope: str, callers: tuple[str, ...]
     ) -> list[Array]:
         if isinstance(op, graph.Call):
-            return self.call(op.callee.string_value(), operands, scope + op.scope.data, callers)
+            for inner in op.scope_names:
+                results = self.call(op.callee.string_value(), operands, scope + inner, callers)
+                operands = [*results, *operands[len(results) :]]
+            return operands[: len(op.results)]
         if isinstance(op, graph.Weight):
             key = scope + op.key.data
             return [self._fitted(np.asarray(self.weights(key, op)), op.result, f"weight {key!r}")]

@@ -35,13 +35,13 @@ func.func private @mlp(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
   func.return %z : tensor<2x8xf32>
 }
 func.func private @layer(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
-  %y = top.Call @mlp(%x) {scope = "mlp."} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+  %y = top.Call @mlp(%x) {scopes = ["mlp."]} : (tensor<2x8xf32>) -> tensor<2x8xf32>
   %z = top.Add %x, %y : tensor<2x8xf32>, tensor<2x8xf32> -> tensor<2x8xf32>
   func.return %z : tensor<2x8xf32>
 }
 func.func @main(%x: tensor<2x8xf32>) -> (tensor<2x8xf32>, tensor<2x8xf32>) {
-  %a = top.Call @layer(%x) {scope = "layers.0."} : (tensor<2x8xf32>) -> tensor<2x8xf32>
-  %b = top.Call @layer(%a) {scope = "layers.1."} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+  %a = top.Call @layer(%x) {scopes = ["layers.0."]} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+  %b = top.Call @layer(%a) {scopes = ["layers.1."]} : (tensor<2x8xf32>) -> tensor<2x8xf32>
   func.return %b, %a : tensor<2x8xf32>, tensor<2x8xf32>
 }
 """
@@ -55,16 +55,16 @@ func.func private @write(%cache: tensor<4x2x{T}>, %rows: tensor<1x2x{T}>, %at: t
 }
 func.func private @layer(%rows: tensor<1x2x{T}>, %at: tensor<1xi32>) -> tensor<4x2x{T}> {
   %cache = {D}.State "k_cache" : tensor<4x2x{T}>
-  %new = {D}.Call @write(%cache, %rows, %at) {scope = ""} :
+  %new = {D}.Call @write(%cache, %rows, %at) {scopes = [""]} :
     (tensor<4x2x{T}>, tensor<1x2x{T}>, tensor<1xi32>) -> tensor<4x2x{T}>
   %twice = {D}.MulConst %new {value = 2.0 : f32} : tensor<4x2x{T}> -> tensor<4x2x{T}>
   func.return %twice : tensor<4x2x{T}>
 }
 func.func @decode(%rows: tensor<1x2x{T}>, %at: tensor<1xi32>)
     -> (tensor<4x2x{T}>, tensor<4x2x{T}>) {
-  %a = {D}.Call @layer(%rows, %at) {scope = "0."} :
+  %a = {D}.Call @layer(%rows, %at) {scopes = ["0."]} :
     (tensor<1x2x{T}>, tensor<1xi32>) -> tensor<4x2x{T}>
-  %b = {D}.Call @layer(%rows, %at) {scope = "1."} :
+  %b = {D}.Call @layer(%rows, %at) {scopes = ["1."]} :
     (tensor<1x2x{T}>, tensor<1xi32>) -> tensor<4x2x{T}>
   func.return %a, %b : tensor<4x2x{T}>, tensor<4x2x{T}>
 }
@@ -327,7 +327,7 @@ def test_an_index_outside_names_the_op() -> None:
 def test_recursion_is_refused() -> None:
     text = """
     func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {
-      %y = top.Call @main(%x) {scope = ""} : (tensor<2xf32>) -> tensor<2xf32>
+      %y = top.Call @main(%x) {scopes = [""]} : (tensor<2xf32>) -> tensor<2xf32>
       func.return %y : tensor<2xf32>
     }
     """

@@ -170,6 +170,14 @@ def test_codes_are_the_nearest_integers(element: ElementType, weight: Array) -> 
             assert int(code) == (magnitude if exact >= 0 else -magnitude)
 
 
+@pytest.mark.parametrize("element", FLOATS)
+def test_tied_codes_go_away_from_zero(element: ElementType) -> None:
+    weight = np.array([[127, 0.5, -0.5, 1.5, 2.5, -2.5, 126.5]], np.float32)
+    codes, scale = quantize_w8a16(weight, element)
+    assert scale.tolist() == [[1]]
+    assert codes.tolist() == [[127, 1, -1, 2, 3, -3, 127]]
+
+
 @pytest.mark.parametrize("element", SIXTEEN_BITS)
 @given(weight=weights(tiny=False))
 def test_stored_scale_is_the_computed_one_rounded_up(element: ElementType, weight: Array) -> None:
