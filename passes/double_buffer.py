@@ -58,7 +58,6 @@ class DoubleBufferPass(ModulePass):
     ) attributes {tpu.kernel} {
       %zero = arith.constant 0 : index
       %step = arith.constant 64 : index
-      %stop = arith.constant 256 : index
       %last = arith.constant 192 : index
       %first = gdma.load %x[%zero, %zero] : !gdma.global<256x64xf32> -> !bdc.local<64x64xf32>
       %end = scf.for %i = %zero to %last step %step
@@ -168,10 +167,10 @@ class _Pipeliner:
     ) -> scf.ForOp:
         """The loop up to `upper`, which carries the loaded tiles and loads the next ones."""
         old, new = loop.body.block, Block(arg_types=[_INDEX, *(value.type for value in inits)])
-        for value, argument in zip(old.args, new.args, strict=False):
+        known_values = (*old.args, *(op.results[0] for op in loads))
+        values: dict[SSAValue, SSAValue] = dict(zip(known_values, new.args, strict=True))
+        for value, argument in values.items():
             argument.name_hint = value.name_hint
-        loaded = [op.results[0] for op in loads]
-        values: dict[SSAValue, SSAValue] = dict(zip((*old.args, *loaded), new.args, strict=True))
         place = _last_loading_loop(old)
         following = [] if place is not None else self._next_loads(loop, loads, values, new)
         for op in old.ops:

@@ -43,6 +43,7 @@ class Constants:
         """The constant `value`."""
         if value not in self._values:
             op = arith.ConstantOp.from_int_and_width(value, _INDEX)
+            op.result.name_hint = f"c{value}" if value >= 0 else None
             if self._last is not None:
                 self._block.insert_op_after(op, self._last)
             elif self._block.first_op is not None:
