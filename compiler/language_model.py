@@ -11,7 +11,7 @@ import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
 
 from tilewright.compiler.models.causal_lm import ModelSummary
-from tilewright.compiler.weights.container import WeightContainer, open_checkpoint
+from tilewright.compiler.weights.container import WeightContainer, empty_container, open_checkpoint
 from tilewright.dialects.errors import IRError
 from tilewright.dialects.graph import Weight, shape_of
 from tilewright.dialects.scopes import functions_of, walk_calls, where_of
@@ -40,6 +40,8 @@ class ImportedModel:
         Raises `ModelReadError` if it cannot be read, or lacks tensors, or has others or other
         shapes.
         """
+        if not self.shapes and not self.weights.exists():
+            return empty_container()
         container = open_checkpoint(self.weights)
         try:
             container.check(self.shapes, ignorable=self.ignorable)

@@ -15,9 +15,10 @@ from tilewright.backends.program import Buffer, Function, Kernel, Launch, Port, 
 from tilewright.compiler.memory_plan import (
     MemoryPlan,
     PortSlot,
+    between,
     entry_functions,
     returned_values,
-    weight_name,
+    weight_name_of,
 )
 from tilewright.dialects.bdc_program import ProgramOp
 from tilewright.dialects.errors import InternalError
@@ -49,10 +50,13 @@ class _LaunchStep:
 
 @dataclass(frozen=True)
 class _CallStep:
+    """A chain of calls: `between` are the buffers that take turns with `results`."""
+
     callee: str
-    scope: str
+    scopes: tuple[str, ...]
     arguments: tuple[_Address, ...]
     results: tuple[_Address, ...]
+    between: tuple[_Address, ...]
 
 
 _Steps: TypeAlias = tuple[_LaunchStep | _CallStep, ...]
@@ -97,13 +101,20 @@ class _Linker:
                 addresses = tuple([address(instance) for address in step.addresses])
                 launches.append(Launch(step.kernel, addresses, instance.scope + step.name))
             else:
-                callee = _Instance(
-                    instance.scope + step.scope,
-                    tuple([address(instance) for address in step.arguments]),
-                    tuple([address(instance) for address in step.results]),
-                    instance.frame + self._plan.frames[name].size_bytes,
-                )
-                self._run(step.callee, callee, launches)
+                self._run_chain(step, instance, self._plan.frames[name].size_bytes, launches)
+
+    def _run_chain(
+        self, step: _CallStep, caller: _Instance, frame_bytes: int, launches: list[Launch]
+    ) -> None:
+        arguments = tuple([address(caller) for address in step.arguments])
+        results = tuple([address(caller) for address in step.results])
+        turns = (results, tuple([address(caller) for address in step.between]))
+        for number, scope in enumerate(step.scopes, start=1):
+            # The last call writes the results, so the turns are counted from there.
+            out = turns[(len(step.scopes) - number) % 2]
+            callee = _Instance(caller.scope + scope, arguments, out, caller.frame + frame_bytes)
+            self._run(step.callee, callee, launches)
+            arguments = out + arguments[len(out) :]
 
     def _steps_of(self, name: str) -> _Steps:
         if name not in self._steps:
@@ -134,12 +145,19 @@ class _Linker:
                 steps.append(
                     _CallStep(
                         op.callee.string_value(),
-                        op.scope.data,
+                        op.scope_names,
                         tuple([address(value) for value in op.operands]),
                         tuple([address(value) for value in op.results]),
+                        tuple([self._between(name, result) for result in op.results])
+                        if len(op.scopes) > 1
+                        else (),
                     )
                 )
         return steps
+
+    def _between(self, function: str, result: SSAValue) -> _Address:
+        start = self._plan.frames[function].offsets[between(result)]
+        return lambda instance: instance.frame + start
 
     def _address_of(
         self, function: str, returned: Mapping[SSAValue, int], root: SSAValue, offset: int
@@ -154,9 +172,7 @@ class _Linker:
         assert isinstance(root, OpResult)
         op = root.op
         if isinstance(op, WeightOp):
-            suffix = weight_name(
-                op.key.data, op.form.data, transposed=op.transposed is not None
-            )
+            suffix = weight_name_of(op)
             return lambda instance: plan.weights[instance.scope + suffix].address + offset
         if isinstance(op, StateOp):
             key = op.key.data
@@ -175,9 +191,7 @@ def _buffers(plan: MemoryPlan) -> tuple[Buffer, ...]:
     buffers = [Buffer(w.name, w.address, w.size_bytes, "weight") for w in plan.weights.values()]
     buffers += [Buffer(s.name, s.address, s.size_bytes, "state") for s in plan.states.values()]
     for function, slots in plan.inputs.items():
-        buffers += [
-            Buffer(f"{function}.{s.name}", s.address, s.size_bytes, "input") for s in slots
-        ]
+        buffers += [Buffer(f"{function}.{s.name}", s.address, s.size_bytes, "input") for s in slots]
     for function, slots in plan.outputs.items():
         buffers += [
             Buffer(f"{function}.{s.name}", s.address, s.size_bytes, "output") for s in slots

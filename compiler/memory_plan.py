@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp, TensorType
-from xdsl.ir import Block, OpResult, SSAValue
+from xdsl.ir import Attribute, Block, OpResult, SSAValue
 
 from tilewright.backends.chip import Chip
 from tilewright.dialects.element_types import ElementType, element_of
 from tilewright.dialects.errors import FitError, IRError
 from tilewright.dialects.memory_types import align_up
-from tilewright.dialects.scopes import walk_calls
+from tilewright.dialects.scopes import functions_of
 from tilewright.dialects.tpu import CallOp, LaunchOp, StateOp, WeightOp
 from tilewright.passes.views import view_of
 
@@ -73,10 +74,29 @@ class PortSlot:
 
 
 @dataclass(frozen=True)
+class Between:
+    """Stands for what the calls of a chain hand on: a buffer that takes turns with that of the chain's result."""
+
+    result: SSAValue
+
+    @property
+    def type(self) -> Attribute:
+        return self.result.type
+
+
+FrameKey: TypeAlias = SSAValue | Between
+
+
+def between(result: SSAValue) -> Between:
+    """The second buffer of a chain's `result`."""
+    return Between(result)
+
+
+@dataclass(frozen=True)
 class Frame:
     """The activations of one function: byte offsets of the values that have a buffer of their own."""
 
-    offsets: dict[SSAValue, int]
+    offsets: dict[FrameKey, int]
     size_bytes: int
 
 
@@ -116,7 +136,12 @@ def weight_name(key: str, form: str, *, transposed: bool = False) -> str:
     return f"{name}.transposed" if transposed and form == "dense" else name
 
 
-def tensor_bytes(value: SSAValue) -> int:
+def weight_name_of(op: WeightOp) -> str:
+    """The artifact's name for what a `tpu.Weight` holds, relative to its scope."""
+    return weight_name(op.key.data, op.form.data, transposed=op.transposed is not None)
+
+
+def tensor_bytes(value: FrameKey) -> int:
     """Bytes of a tensor value."""
     assert isinstance(value.type, TensorType)
     return prod(value.type.get_shape()) * element_of(value.type).size_bytes
@@ -210,24 +235,50 @@ def _shape_of(value: SSAValue) -> tuple[tuple[int, ...], ElementType]:
     return tuple(value.type.get_shape()), element_of(value.type)
 
 
+@dataclass(frozen=True)
+class _References:
+    """What a function names: its weights with their names in the artifact (relative to its scope), states and calls."""
+
+    weights: tuple[tuple[WeightOp, str], ...]
+    states: tuple[StateOp, ...]
+    calls: tuple[CallOp, ...]
+
+    @staticmethod
+    def of(function: func.FuncOp) -> _References:
+        ops = list(function.body.block.ops)
+        return _References(
+            tuple((op, weight_name_of(op)) for op in ops if isinstance(op, WeightOp)),
+            tuple(op for op in ops if isinstance(op, StateOp)),
+            tuple(op for op in ops if isinstance(op, CallOp)),
+        )
+
+
 def _collect(
     module: ModuleOp, entries: Sequence[func.FuncOp]
 ) -> tuple[dict[str, tuple[WeightOp, str]], dict[str, StateOp]]:
     weights: dict[str, tuple[WeightOp, str]] = {}
     states: dict[str, StateOp] = {}
+    functions = functions_of(module)
+    references: dict[str, _References] = {}
+
+    def visit(name: str, scope: str) -> None:
+        if name not in references:
+            references[name] = _References.of(functions[name])
+        for op, suffix in references[name].weights:
+            first, _ = weights.setdefault(scope + suffix, (op, scope + op.key.data))
+            if first is not op and first.results[0].type != op.results[0].type:
+                raise IRError(
+                    f"weight {scope + suffix!r} is used as {first.results[0].type} "
+                    f"and as {op.results[0].type}"
+                )
+        for op in references[name].states:
+            states.setdefault(scope + op.key.data, op)
+        for op in references[name].calls:
+            for inner in op.scope_names:
+                visit(op.callee.string_value(), scope + inner)
+
     for function in entries:
-        for op, scope in walk_calls(module, function):
-            if isinstance(op, WeightOp):
-                key = scope + op.key.data
-                name = weight_name(key, op.form.data, transposed=op.transposed is not None)
-                first, _ = weights.setdefault(name, (op, key))
-                if first.results[0].type != op.results[0].type:
-                    raise IRError(
-                        f"weight {name!r} is used as {first.results[0].type} "
-                        f"and as {op.results[0].type}"
-                    )
-            elif isinstance(op, StateOp):
-                states.setdefault(scope + op.key.data, op)
+        visit(function.sym_name.data, "")
     return weights, states
 
 
@@ -241,7 +292,7 @@ def _plan_frame(function: func.FuncOp, chip: Chip) -> Frame:
                 why="results are written by a launch or a call of the function itself",
             )
     intervals = _live_intervals(block, returned)
-    offsets: dict[SSAValue, int] = {}
+    offsets: dict[FrameKey, int] = {}
     placed: list[tuple[int, int, int, int]] = []
     size = 0
     sizes = {value: tensor_bytes(value) for value in intervals}
@@ -265,9 +316,9 @@ def _is_computed(value: SSAValue) -> bool:
     return isinstance(value, OpResult) and isinstance(value.op, LaunchOp | CallOp)
 
 
-def _live_intervals(block: Block, returned: set[SSAValue]) -> dict[SSAValue, tuple[int, int]]:
+def _live_intervals(block: Block, returned: set[SSAValue]) -> dict[FrameKey, tuple[int, int]]:
     """First and last op index at which each value with a frame buffer is in use."""
-    intervals: dict[SSAValue, tuple[int, int]] = {}
+    intervals: dict[FrameKey, tuple[int, int]] = {}
     for index, op in enumerate(block.ops):
         for operand in op.operands:
             root = view_of(operand).root
@@ -277,6 +328,8 @@ def _live_intervals(block: Block, returned: set[SSAValue]) -> dict[SSAValue, tup
             for result in op.results:
                 if view_of(result).root is result and result not in returned:
                     intervals[result] = (index, index)
+        if isinstance(op, CallOp) and len(op.scopes) > 1:
+            intervals.update({between(result): (index, index) for result in op.results})
     return intervals
 
 
@@ -294,4 +347,3 @@ def _stack_bytes(
         above = [_stack_bytes(functions, frames, functions[c], depths) for c in sorted(callees)]
         depths[name] = frames[name].size_bytes + max(above, default=0)
     return depths[name]
-

@@ -50,9 +50,7 @@ class CompileOptions:
                 f"unknown quantization {self.quant!r}", hint=f"one of {', '.join(QUANT_MODES)}"
             )
         if self.act not in ("f16", "bf16"):
-            raise OptionError(
-                f"unknown activation type {self.act!r} for w8a16", hint="f16 or bf16"
-            )
+            raise OptionError(f"unknown activation type {self.act!r} for w8a16", hint="f16 or bf16")
         if self.quant != "w8a16" and (self.quant_head or self.quant_embedding):
             raise OptionError(
                 f"--quant-head and --quant-embedding need --quant w8a16, not {self.quant}"
@@ -79,9 +77,7 @@ def kernel_passes(chip: str) -> tuple[ModulePass, ...]:
     )
 
 
-def lower(
-    module: ModuleOp, options: CompileOptions, *, f32_scales: Iterable[str] = ()
-) -> ModuleOp:
+def lower(module: ModuleOp, options: CompileOptions, *, f32_scales: Iterable[str] = ()) -> ModuleOp:
     """The tpu module of a top module, which is left as it is.
 
     `f32_scales` are the source keys whose scales are stored as f32 (NUMERICS: a subnormal f16 scale).

@@ -111,7 +111,16 @@ class Session:
                     f"input {port.name} of {function.name} has shape {list(port.shape)}, "
                     f"not {list(value.shape)}"
                 )
-            self._port(port)[...] = value.astype(port.element.dtype)
+            with np.errstate(over="ignore"):
+                stored = value.astype(port.element.dtype)
+            changed = _not_kept(value, stored)
+            if changed is not None:
+                raise OptionError(
+                    f"input {port.name} of {function.name} holds {value.flat[changed]}, which is "
+                    f"out of the range of {port.element.name}",
+                    where=f"index {[int(i) for i in np.unravel_index(changed, value.shape)]}",
+                )
+            self._port(port)[...] = stored
 
     def _port(self, port: Port) -> Array:
         return self._memory[port.address].view(port.element.dtype).reshape(port.shape)
@@ -136,6 +145,16 @@ def _holds_numbers(value: Array, *, floats: bool) -> bool:
     kind = value.dtype.kind
     is_float = kind == "f" or (kind == "V" and value.dtype.type is not np.void)
     return kind in "biu" or (floats and is_float)
+
+
+def _not_kept(value: Array, stored: Array) -> int | None:
+    """The flat index of the first integer that has wrapped around, or finite value that has become
+    infinite."""
+    if stored.dtype.kind in "iu":
+        changed = stored != value
+    else:
+        changed = np.isinf(stored) & np.isfinite(value)
+    return int(np.argmax(changed)) if changed.any() else None
 
 
 @dataclass(frozen=True)

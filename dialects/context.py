@@ -66,7 +66,14 @@ def parse_module(text: str, name: str) -> ModuleOp:
     except TilewrightError as error:
         where = error.where or reached()
         raise type(error)(error.what, where=where, why=error.why, hint=error.hint) from error
-    except (UnregisteredConstructException, ValueError, OverflowError, RecursionError) as error:
+    except UnregisteredConstructException as error:
+        raise ModelReadError(
+            f"cannot read {name}",
+            where=reached(),
+            why=str(error),
+            hint="tw ops lists the ops that there are",
+        ) from error
+    except (ValueError, OverflowError, RecursionError) as error:
         # xDSL lets these through for malformed attributes and for text nested without end.
         raise ModelReadError(f"cannot read {name}", where=reached(), why=str(error)) from error
 

@@ -22,7 +22,7 @@ def walk_calls(
 ) -> Iterator[tuple[Operation, str]]:
     """Every op that `function` executes, in order and going through calls, with its key scope.
 
-    A call is followed by the ops of its callee, under the scope of the call; the call itself and
+    A call is followed by the ops of its callee, once under each scope of the call; the call itself and
     the terminators of functions are left out. A function called twice is walked twice. The resolved
     key of a weight or state is scope + key.
 
@@ -55,7 +55,8 @@ def _walk(
                 where=where_of(op),
                 hint=_known(functions),
             )
-        yield from _walk(functions, functions[callee], scope + op.scope.data, (*callers, name))
+        for inner in op.scope_names:
+            yield from _walk(functions, functions[callee], scope + inner, (*callers, name))
 
 
 def _known(functions: dict[str, FuncOp]) -> str:

@@ -234,9 +234,9 @@ class _FunctionConversion:
             self.read(value, storage_of(parameter))
             for value, parameter in zip(op.arguments, callee.body.block.args, strict=True)
         ]
-        scope = op.scope.data
+        scopes = op.scope_names
         self.append(
-            tpu.CallOp(op.callee.string_value(), operands, types.outputs.data, scope=scope), op
+            tpu.CallOp(op.callee.string_value(), operands, types.outputs.data, scopes=scopes), op
         )
 
     def convert_matmul(self, op: top.MatMulOp) -> None:

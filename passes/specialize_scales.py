@@ -8,8 +8,9 @@ differ in it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
-from xdsl.dialects.builtin import ModuleOp, StringAttr, SymbolRefAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 
 from tilewright.dialects import top
@@ -74,8 +75,8 @@ class _Variants:
             function = self._originals[name]
             own = {op.key.data for op in function.walk() if isinstance(op, top.WeightOp)}
             for call in _calls(function):
-                scope = call.scope.data
-                own.update(scope + key for key in self.keys_of(call.callee.string_value()))
+                keys = self.keys_of(call.callee.string_value())
+                own.update(scope + key for scope in call.scope_names for key in keys)
             self._keys[name] = frozenset(own)
         return self._keys[name]
 
@@ -83,14 +84,35 @@ class _Variants:
         """Mark the weights with the relative keys `pattern`, here and in the functions called."""
         if not pattern:
             return
-        for op in function.walk():
+        for op in list(function.walk()):
             if isinstance(op, top.WeightOp) and op.key.data in pattern:
                 op.attributes[SCALE_ATTRIBUTE] = StringAttr("f32")
             elif isinstance(op, top.CallOp):
-                scope, callee = op.scope.data, op.callee.string_value()
-                inside = {key[len(scope) :] for key in pattern if key.startswith(scope)}
-                variant = self._variant(callee, self.keys_of(callee) & inside)
-                op.callee = SymbolRefAttr(variant)
+                self._split(op, pattern)
+
+    def _split(self, call: top.CallOp, pattern: frozenset[str]) -> None:
+        """Replace a chain of calls by chains of calls of the variant that each scope needs."""
+        callee = call.callee.string_value()
+        keys = self.keys_of(callee)
+
+        def variant(scope: str) -> str:
+            inside = {key[len(scope) :] for key in pattern if key.startswith(scope)}
+            return self._variant(callee, keys & inside)
+
+        types, operands = list(call.outputs.types), list(call.arguments)
+        chain: list[top.CallOp] = []
+        for name, scopes in groupby(call.scope_names, key=variant):
+            op = top.CallOp(name, operands, types, scopes=tuple(scopes))
+            op.location = call.location
+            chain.append(op)
+            operands = [*op.outputs, *operands[len(types) :]]
+        block = call.parent_block()
+        assert block is not None
+        block.insert_ops_before(chain, call)
+        for old, new in zip(call.outputs, chain[-1].outputs, strict=True):
+            old.replace_all_uses_with(new)
+        call.detach()
+        call.erase()
 
     def _variant(self, name: str, pattern: frozenset[str]) -> str:
         """The name of function `name` with the weights `pattern` marked."""

@@ -157,7 +157,7 @@ def _call_outlined(
         tracer.outlined[signature] = function
     key = module.key(tracer.builder.base)
     scope = f"{key}." if key else ""
-    op = top.CallOp(function.name, list(values.values()), function.results, scope=scope)
+    op = top.CallOp(function.name, list(values.values()), function.results, scopes=(scope,))
     results = tuple(wrap(value) for value in emit(op, key or None))
     return results[0] if function.single else results or None
 

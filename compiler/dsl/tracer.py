@@ -12,15 +12,17 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 from xdsl.dialects.builtin import FileLineColLoc, NameLoc, StringAttr
 from xdsl.dialects.builtin import IntAttr as Int
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
+from tilewright.compiler.dsl.chains import join_chains
 from tilewright.dialects.errors import IRError, UnsupportedError
 
 _PACKAGE = str(Path(__file__).parent)
@@ -127,6 +129,7 @@ class Tracer:
         """End the function with a return of `results` and add it to the module."""
         builder.block.add_op(ReturnOp(*results))
         types = ([a.type for a in builder.block.args], [result.type for result in results])
+        join_chains(builder.block)
         op = FuncOp(name, types, Region(builder.block), visibility="private" if private else None)
         self.functions.append(op)
         return op
@@ -178,18 +181,27 @@ def _user_frame() -> FrameType | None:
 
 def _position(frame: FrameType) -> tuple[int, int]:
     """Line and column, both from 1, of what `frame` executes."""
-    positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
+    return _position_in(frame.f_code, frame.f_lasti)
+
+
+def _position_in(code: CodeType, instruction: int) -> tuple[int, int]:
+    positions = islice(code.co_positions(), instruction // 2, None)
     line, _, column, _ = next(positions, (None, None, None, None))
-    return line or frame.f_lineno, (column or 0) + 1
+    return line or code.co_firstlineno, (column or 0) + 1
 
 
 def _location(name: str) -> NameLoc:
     frame = _user_frame()
     if frame is None:
         return NameLoc(StringAttr(name), FileLineColLoc(StringAttr("<unknown>"), Int(0), Int(0)))
-    line, column = _position(frame)
-    file = StringAttr(Path(frame.f_code.co_filename).name)
-    return NameLoc(StringAttr(name), FileLineColLoc(file, Int(line), Int(column)))
+    return NameLoc(StringAttr(name), _place(frame.f_code, frame.f_lasti))
+
+
+@lru_cache(maxsize=1024)
+def _place(code: CodeType, instruction: int) -> FileLineColLoc:
+    """The source position of an instruction: a line in a loop is looked up once."""
+    line, column = _position_in(code, instruction)
+    return FileLineColLoc(StringAttr(Path(code.co_filename).name), Int(line), Int(column))
 
 
 def where() -> str:

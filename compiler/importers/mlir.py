@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xdsl.dialects.builtin import ModuleOp
+
 from tilewright.compiler.language_model import ImportedModel, Tables, weight_shapes
 from tilewright.dialects.context import parse_module
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.errors import IRError, ModelReadError
-from tilewright.dialects.scopes import where_of
+from tilewright.dialects.scopes import functions_of, where_of
 from tilewright.dialects.tpu import TpuOp
 
 
@@ -32,6 +34,7 @@ def load_mlir(path: Path | str) -> ImportedModel:
                 where=where_of(op),
                 hint="a model is given in ops of top; tw opt takes IR of any level",
             )
+    _require_entry(module, path)
     return ImportedModel(
         name=path.stem,
         module=module,
@@ -40,6 +43,23 @@ def load_mlir(path: Path | str) -> ImportedModel:
         ignorable=(),
         tables=_no_tables,
     )
+
+
+def _require_entry(module: ModuleOp, path: Path) -> None:
+    functions = functions_of(module).values()
+    for function in functions:
+        if len(function.body.blocks) != 1:
+            raise IRError(
+                f"function @{function.sym_name.data} has {len(function.body.blocks)} blocks",
+                where=str(path),
+                why="a model is a straight sequence of ops, one block a function",
+            )
+    if all(function.sym_visibility is not None for function in functions):
+        raise IRError(
+            "the model has no public function",
+            where=str(path),
+            hint="func.func @main(%x: tensor<4x64xf32>) -> ... { ... } is one that can be run",
+        )
 
 
 def _no_tables() -> Tables:

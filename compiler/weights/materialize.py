@@ -53,7 +53,7 @@ from tilewright.compiler.weights.quantize import (
 )
 from tilewright.compiler.weights.safetensors_header import format_header
 from tilewright.dialects.element_types import F16, F32, I8, ElementType
-from tilewright.dialects.errors import InternalError
+from tilewright.dialects.errors import InternalError, ModelReadError
 
 Array = npt.NDArray[Any]
 
@@ -228,6 +228,16 @@ class _Writer:
         self._local = threading.local()
 
     def run(self, request: WeightRequest, scale: WeightRequest | None) -> _Done:
+        """Make and write a weight, and its scales; errors name the file of the source."""
+        try:
+            return self._run(request, scale)
+        except ModelReadError as error:
+            if error.where is not None or request.source_key is None:
+                raise
+            file = str(self.container.info(request.source_key).file)
+            raise ModelReadError(error.what, where=file, why=error.why, hint=error.hint) from error
+
+    def _run(self, request: WeightRequest, scale: WeightRequest | None) -> _Done:
         start = time.perf_counter()
         if scale is not None:
             sums, values, element = self._quantize(request, scale)

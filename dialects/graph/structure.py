@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import FlatSymbolRefAttrConstr, StringAttr, SymbolRefAttr, TensorType
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    FlatSymbolRefAttrConstr,
+    StringAttr,
+    SymbolRefAttr,
+    TensorType,
+)
 from xdsl.ir import Attribute
 from xdsl.irdl import (
     ParsePropInAttrDict,
@@ -86,20 +92,24 @@ class State(GraphOp):
 
 
 class Call(GraphOp):
-    """Call a private function. Keys in it are resolved under `scope`.
+    """Call a private function, once under each of `scopes`: a layer, or a stack of equal layers.
 
-    The resolved key of a weight is the scopes of the calls that lead to it, then its key.
+    With several scopes the calls are a chain: the results of one are the first operands of the
+    next, the other operands stay. Keys in the function are resolved under the scope: the resolved
+    key of a weight is the scopes of the calls that lead to it, then its key.
 
     Operands and results are those of the function. `verify_module` checks that it is there, takes
     these types, and does not reach itself.
 
     Invariants:
 
+    - `there is no scope`
     - `scope "..." does not end in a dot`
+    - `the results are not the first operands of the next call`
     """
 
     callee = prop_def(FlatSymbolRefAttrConstr)
-    scope = prop_def(StringAttr)
+    scopes = prop_def(ArrayAttr[StringAttr])
     arguments = var_operand_def()
     outputs = var_result_def()
 
@@ -114,17 +124,32 @@ class Call(GraphOp):
         arguments: Sequence[Value],
         result_types: Sequence[Attribute],
         *,
-        scope: str = "",
+        scopes: Sequence[str] = ("",),
     ) -> None:
         super().__init__(
             operands=[arguments],
-            properties={"callee": SymbolRefAttr(callee), "scope": StringAttr(scope)},
+            properties={
+                "callee": SymbolRefAttr(callee),
+                "scopes": ArrayAttr([StringAttr(scope) for scope in scopes]),
+            },
             result_types=[result_types],
         )
 
+    @property
+    def scope_names(self) -> tuple[str, ...]:
+        """The scopes in order of execution."""
+        return tuple(scope.data for scope in self.scopes.data)
+
     def check(self) -> None:
-        scope = self.scope.data
-        require(scope == "" or scope.endswith("."), f'scope "{scope}" does not end in a dot')
+        require(len(self.scopes) > 0, "there is no scope")
+        for scope in self.scope_names:
+            require(scope == "" or scope.endswith("."), f'scope "{scope}" does not end in a dot')
+        if len(self.scopes) > 1:
+            handed_on = tuple(self.arguments.types)[: len(self.outputs)]
+            require(
+                handed_on == tuple(self.outputs.types),
+                "the results are not the first operands of the next call",
+            )
 
 
 class Gather(GraphOp):

@@ -43,10 +43,10 @@ class StateOp(TopOp, graph.State):
 
 @irdl_op_definition
 class CallOp(TopOp, graph.Call):
-    """Call a function under a key scope.
+    """Call a function under key scopes.
 
     ```mlir
-    %y = top.Call @layer(%x, %positions) {scope = "transformer.encoder.layers.3."} :
+    %y = top.Call @layer(%x, %positions) {scopes = ["encoder.layers.0.", "encoder.layers.1."]} :
       (tensor<512x4096xf32>, tensor<512xi32>) -> tensor<512x4096xf32>
     ```
     """

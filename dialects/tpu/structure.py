@@ -114,10 +114,10 @@ class StateOp(TpuOp, graph.State):
 
 @irdl_op_definition
 class CallOp(TpuOp, graph.Call):
-    """Call a function under a key scope.
+    """Call a function under key scopes.
 
     ```mlir
-    %y = tpu.Call @layer(%x, %positions) {scope = "transformer.encoder.layers.3."} :
+    %y = tpu.Call @layer(%x, %positions) {scopes = ["encoder.layers.0.", "encoder.layers.1."]} :
       (tensor<512x4096xf16>, tensor<512xi32>) -> tensor<512x4096xf16>
     ```
     """

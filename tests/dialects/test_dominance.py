@@ -36,8 +36,8 @@ func.func private @layer(%x : tensor<4xf32>) -> tensor<4xf32> {
   func.return %y : tensor<4xf32>
 }
 func.func @main(%x : tensor<4xf32>) -> tensor<4xf32> {
-  %y = top.Call @layer(%x) {scope = "layers.0."} : (tensor<4xf32>) -> tensor<4xf32>
-  %z = tpu.Call @layer(%y) {scope = "layers.1."} : (tensor<4xf32>) -> tensor<4xf32>
+  %y = top.Call @layer(%x) {scopes = ["layers.0."]} : (tensor<4xf32>) -> tensor<4xf32>
+  %z = tpu.Call @layer(%y) {scopes = ["layers.1."]} : (tensor<4xf32>) -> tensor<4xf32>
   func.return %z : tensor<4xf32>
 }
 """
@@ -145,7 +145,7 @@ def test_illegal_op_says_which() -> None:
         ),
         (
             "top.Neg %x : tensor<4xf32>",
-            'top.Call @main(%x) {scope = ""} : (tensor<4xf32>)',
+            'top.Call @main(%x) {scopes = [""]} : (tensor<4xf32>)',
             "functions call each other in a circle",
             "@layer -> @main -> @layer",
         ),
@@ -164,7 +164,7 @@ def test_illegal_calls(old: str, new: str, what: str, why: str | None) -> None:
 
 def test_calls_that_do_not_match() -> None:
     text = CALLS.replace("@layer(%x) {", "@layer(%x, %x) {").replace(
-        '"layers.0."} : (tensor<4xf32>)', '"layers.0."} : (tensor<4xf32>, tensor<4xf32>)'
+        '"layers.0."]} : (tensor<4xf32>)', '"layers.0."]} : (tensor<4xf32>, tensor<4xf32>)'
     )
     error = _refused(text)
     assert error.what == "the call does not match @layer"
@@ -173,7 +173,7 @@ def test_calls_that_do_not_match() -> None:
         "@layer takes (tensor<4xf32>), the call has (tensor<4xf32>, tensor<4xf32>)"
     )
     text = CALLS.replace(
-        '"layers.1."} : (tensor<4xf32>) -> tensor<4xf32>',
-        '"layers.1."} : (tensor<4xf32>) -> tensor<5xf32>',
+        '"layers.1."]} : (tensor<4xf32>) -> tensor<4xf32>',
+        '"layers.1."]} : (tensor<4xf32>) -> tensor<5xf32>',
     ).replace("return %z : tensor<4xf32>", "return %y : tensor<4xf32>")
     assert _refused(text).why == "@layer returns (tensor<4xf32>), the call has (tensor<5xf32>)"

@@ -45,7 +45,7 @@ def _top_and_tpu(values: Values, dialect: str) -> list[tuple[Operation, tuple[in
     return [
         (ops.WeightOp("w", (3, 8), v.compute), (3, 8)),
         (ops.StateOp("k_cache", (16, 8), v.compute), (16, 8)),
-        (ops.CallOp("layer", [x], [x.type], scope="layers.0."), (4, 8)),
+        (ops.CallOp("layer", [x], [x.type], scopes=["layers.0."]), (4, 8)),
         (ops.GatherOp(v(9, 8), v(3, element=I32)), (3, 8)),
         (ops.CacheUpdateOp(v(16, 8), x, v(4, element=I32)), (16, 8)),
         (ops.MatMulOp(x, v(8, 3), v(3)), (4, 3)),

@@ -18,13 +18,13 @@ func.func private @mlp(%x : tensor<4xf32>) -> tensor<4xf32> {
   func.return %y : tensor<4xf32>
 }
 func.func private @layer(%x : tensor<4xf32>) -> tensor<4xf32> {
-  %y = top.Call @mlp(%x) {scope = "mlp."} : (tensor<4xf32>) -> tensor<4xf32>
+  %y = top.Call @mlp(%x) {scopes = ["mlp."]} : (tensor<4xf32>) -> tensor<4xf32>
   %w = top.Weight "norm" : tensor<4xf32>
   func.return %y : tensor<4xf32>
 }
 func.func @main(%x : tensor<4xf32>) -> tensor<4xf32> {
-  %y = top.Call @layer(%x) {scope = "layers.0."} : (tensor<4xf32>) -> tensor<4xf32>
-  %z = top.Call @layer(%y) {scope = "layers.1."} : (tensor<4xf32>) -> tensor<4xf32>
+  %y = top.Call @layer(%x) {scopes = ["layers.0."]} : (tensor<4xf32>) -> tensor<4xf32>
+  %z = top.Call @layer(%y) {scopes = ["layers.1."]} : (tensor<4xf32>) -> tensor<4xf32>
   func.return %z : tensor<4xf32>
 }
 """

@@ -47,11 +47,11 @@ func.func @main(%ids: tensor<5xi32>) -> tensor<5x30xf32> {
     tensor<30x24xf32>, tensor<5xi32> -> tensor<5x24xf32>
   %cos = top.Weight "cos" : tensor<5x12xf32>
   %sin = top.Weight "sin" : tensor<5x12xf32>
-  %0 = top.Call @block(%x, %cos, %sin) {scope = "layers.0."} :
+  %0 = top.Call @block(%x, %cos, %sin) {scopes = ["layers.0."]} :
     (tensor<5x24xf32>, tensor<5x12xf32>, tensor<5x12xf32>) -> tensor<5x24xf32>
-  %1 = top.Call @block(%0, %cos, %sin) {scope = "layers.1."} :
+  %1 = top.Call @block(%0, %cos, %sin) {scopes = ["layers.1."]} :
     (tensor<5x24xf32>, tensor<5x12xf32>, tensor<5x12xf32>) -> tensor<5x24xf32>
-  %2 = top.Call @block(%1, %cos, %sin) {scope = "layers.2."} :
+  %2 = top.Call @block(%1, %cos, %sin) {scopes = ["layers.2."]} :
     (tensor<5x24xf32>, tensor<5x12xf32>, tensor<5x12xf32>) -> tensor<5x24xf32>
   %y = top.MatMul %2, %e {right_transpose, top.role = "head"} :
     tensor<5x24xf32>, tensor<30x24xf32> -> tensor<5x30xf32>
@@ -180,13 +180,13 @@ def test_specialization_goes_through_nested_calls() -> None:
       func.return %y : tensor<2x8xf32>
     }
     func.func private @outer(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
-      %y = top.Call @inner(%x) {scope = "a."} : (tensor<2x8xf32>) -> tensor<2x8xf32>
-      %z = top.Call @inner(%y) {scope = "b."} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+      %y = top.Call @inner(%x) {scopes = ["a."]} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+      %z = top.Call @inner(%y) {scopes = ["b."]} : (tensor<2x8xf32>) -> tensor<2x8xf32>
       func.return %z : tensor<2x8xf32>
     }
     func.func @main(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
-      %y = top.Call @outer(%x) {scope = "0."} : (tensor<2x8xf32>) -> tensor<2x8xf32>
-      %z = top.Call @outer(%y) {scope = "1."} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+      %y = top.Call @outer(%x) {scopes = ["0."]} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+      %z = top.Call @outer(%y) {scopes = ["1."]} : (tensor<2x8xf32>) -> tensor<2x8xf32>
       func.return %z : tensor<2x8xf32>
     }
     """

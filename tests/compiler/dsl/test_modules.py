@@ -63,11 +63,12 @@ def trace(model: Any, size: int = 8) -> ModuleOp:
 
 
 def calls(module: ModuleOp) -> list[tuple[str, str]]:
-    """Callee and scope of each call."""
+    """Callee and scope of each call, chains taken apart."""
     return [
-        (op.callee.string_value(), op.scope.data)
+        (op.callee.string_value(), scope)
         for op in module.walk()
         if isinstance(op, top.CallOp)
+        for scope in op.scope_names
     ]
 
 

@@ -22,8 +22,8 @@ func.func private @layer(%x: tensor<2x4xf32>) -> tensor<2x4xf32> {
   func.return %y : tensor<2x4xf32>
 }
 func.func @main(%x: tensor<2x4xf32>) -> tensor<2x4xf32> {
-  %y = top.Call @layer(%x) {scope = "a."} : (tensor<2x4xf32>) -> tensor<2x4xf32>
-  %z = top.Call @layer(%y) {scope = "b."} : (tensor<2x4xf32>) -> tensor<2x4xf32>
+  %y = top.Call @layer(%x) {scopes = ["a."]} : (tensor<2x4xf32>) -> tensor<2x4xf32>
+  %z = top.Call @layer(%y) {scopes = ["b."]} : (tensor<2x4xf32>) -> tensor<2x4xf32>
   func.return %z : tensor<2x4xf32>
 }
 """

@@ -37,7 +37,7 @@ func.func @model(%ids : tensor<4xi32>) -> tensor<4x80xf32> {
   %cos = top.Weight "cos" : tensor<9x32xf32>
   %c = top.Gather %cos, %ids : tensor<9x32xf32>, tensor<4xi32> -> tensor<4x32xf32>
   %s = top.Gather %cos, %ids : tensor<9x32xf32>, tensor<4xi32> -> tensor<4x32xf32>
-  %h = top.Call @layer(%x, %c, %s) {scope = "layers.0."} :
+  %h = top.Call @layer(%x, %c, %s) {scopes = ["layers.0."]} :
     (tensor<4x64xf32>, tensor<4x32xf32>, tensor<4x32xf32>) -> tensor<4x64xf32>
   %w = top.Weight "head.weight" : tensor<80x64xf32>
   %y = top.MatMul %h, %w {right_transpose, top.role = "head"} :
