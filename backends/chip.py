@@ -155,6 +155,10 @@ def _contradictions(table: Mapping[str, Any]) -> list[str]:
             "a bank is not a multiple of vector_bytes",
         ),
         (
+            table["global_base"] + table["global_bytes"] <= 1 << 63,
+            "global memory ends beyond 63-bit addresses",
+        ),
+        (
             table["global_base"] % table["global_alignment"] == 0,
             "global_base is not a multiple of global_alignment",
         ),

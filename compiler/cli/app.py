@@ -145,7 +145,7 @@ def compare_verb(
     function: Annotated[
         str, typer.Option("--function", help="Which function; all of them if left out.")
     ] = "",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of made-up inputs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of made-up inputs.")] = 0,
     all_ops: Annotated[
         bool, typer.Option("--all", help="A row for every op, not one for each kind of op.")
     ] = False,

@@ -182,7 +182,7 @@ def _apply(each: ModulePass, context: Context, module: ModuleOp, last_good: str 
         each.apply(context, module)
         verify_module(module)
     except TilewrightError as error:
-        where = f"{error.where or 'the module'}, in pass {each.name}"
+        where = ", in ".join(text for text in (error.where, f"pass {each.name}") if text)
         hint = "; ".join(text for text in (error.hint, last_good) if text)
         raise type(error)(error.what, where=where, why=error.why, hint=hint) from error
     except Exception as error:

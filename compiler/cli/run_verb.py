@@ -7,10 +7,9 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from tilewright.compiler.artifact import Artifact, open_artifact
 from tilewright.compiler.cli.output import log, print_json, print_table
@@ -93,14 +92,17 @@ def run_generation(
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name; raises `ModelReadError`."""
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, NpzFile):
-            raise ValueError("it is no .npz file: np.savez(FILE, name=array, ...) writes one")
-        with archive:
-            return {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file:
+            if not is_zipfile(file):
+                raise ValueError("it is no .npz file")
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise ModelReadError(
-            "the inputs cannot be read", where=str(path), why=str(error)
+            "the inputs cannot be read",
+            where=str(path),
+            why=str(error),
+            hint="numpy.savez(FILE, name=array, ...) writes such a file",
         ) from error
 
 
