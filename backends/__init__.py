@@ -1,1 +1,1 @@
-"""What executes the IR: chip descriptions, the command encoding, the reference, the simulated TPU."""
+"""What executes the IR: chips, the command encoding, the reference, the simulated TPU."""

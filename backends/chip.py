@@ -1,4 +1,6 @@
-"""Chips as plain data, loaded and validated from TOML files (see `backends/chips/` and docs/chips.md)."""
+"""Chips as plain data, loaded and validated from TOML files (see `backends/chips/` and
+docs/chips.md).
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ CHIP_NAMES = ("bm1684x", "bm1688", "bm1690")
 
 @dataclass(frozen=True)
 class Chip:
-    """What the simulator, the cost model and the passes know of a chip. Units are in the names; rates are a cycle of
-    `clock_hz`."""
+    """What the simulator, the cost model and the passes know of a chip. Units are in the names;
+    rates are a cycle of `clock_hz`.
+    """
 
     name: str
     lanes: int

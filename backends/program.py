@@ -1,6 +1,8 @@
-"""What the machine runs: kernels (encoded command groups), launches of them, and the map of global memory.
+"""What the machine runs: kernels (encoded command groups), launches of them, and the map of global
+memory.
 
-Nothing here refers to IR. The compiler fills these; the artifact stores them; the simulator executes them.
+Nothing here refers to IR. The compiler fills these; the artifact stores them; the simulator
+executes them.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Launch:
     """Index in `Program.kernels`."""
     addresses: tuple[int, ...]
     name: str
-    """The op in the words of the source model, e.g. `transformer.encoder.layers.3.mlp.dense_h_to_4h`."""
+    """The op in the words of the source model, e.g.
+    `transformer.encoder.layers.3.mlp.dense_h_to_4h`.
+    """
 
 
 @dataclass(frozen=True)

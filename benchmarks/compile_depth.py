@@ -1,4 +1,6 @@
-"""Compile time (weights aside) of ChatGLM2-6B's layer 28 and 280 times: it grows with distinct kernels, not with depth."""
+"""Compile time (weights aside) of ChatGLM2-6B's layer 28 and 280 times: it grows with distinct
+kernels, not with depth.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LIMIT = 1.5
 
 
 def compile_layers(folder: Path, layers: int) -> None:
-    """Everything but the weights: import, lowering, kernels, memory plan, launches, text and records."""
+    """Everything but the weights: import, lowering, kernels, memory plan, launches, text and
+    records.
+    """
     path = folder / f"{layers}.json"
     path.write_text(json.dumps({**CHATGLM2_6B, "num_layers": layers}))
     options = CompileOptions("w8a16")

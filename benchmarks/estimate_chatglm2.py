@@ -1,4 +1,6 @@
-"""`tw estimate` of ChatGLM2-6B: how long it takes, what it predicts, and the published silicon figures beside it."""
+"""`tw estimate` of ChatGLM2-6B: how long it takes, what it predicts, and the published silicon
+figures beside it.
+"""
 
 from __future__ import annotations
 

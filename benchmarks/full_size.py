@@ -1,8 +1,9 @@
-"""ChatGLM2-6B at full size: a synthetic 12.5 GB checkpoint compiled to w8a16, and one decode step executed.
+"""ChatGLM2-6B at full size: a synthetic 12.5 GB checkpoint compiled to w8a16, and one decode step
+executed.
 
-Peers in the same run: copying the checkpoint's files and reading the copies again (compile time); the f16 weights' size (artifact
-size); torch's `_weight_int8pack_mm` over the same weights (decode step). Needs about 35 GB of disk in the folder that
-is given, and torch for the last part.
+Peers in the same run: copying the checkpoint's files and reading the copies again (compile time);
+the f16 weights' size (artifact size); torch's `_weight_int8pack_mm` over the same weights (decode
+step). Needs about 35 GB of disk in the folder that is given, and torch for the last part.
 
     python benchmarks/full_size.py FOLDER [--layers N]
 """
@@ -53,7 +54,8 @@ from pathlib import Path
 from tilewright.compiler.compile import compile_to_artifact
 from tilewright.compiler.pipeline import CompileOptions
 start = time.perf_counter()
-made = compile_to_artifact(Path(sys.argv[1]), Path(sys.argv[2]), CompileOptions("w8a16"), seq=int(sys.argv[3]))
+source, target, seq = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+made = compile_to_artifact(source, target, CompileOptions("w8a16"), seq=seq)
 print(json.dumps({
     "seconds": time.perf_counter() - start,
     "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -76,7 +78,10 @@ def compile_part(checkpoint: Path, artifact: Path, folder: Path) -> None:
     after = copy_and_reread(checkpoint, folder / "copy")
     copy = (before + after) / 2
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in made["stages"].items())
-    print(f"compile {made['seconds']:.1f} s ({stages}); copy and re-read {before:.1f} and {after:.1f} s")
+    print(
+        f"compile {made['seconds']:.1f} s ({stages}); "
+        f"copy and re-read {before:.1f} and {after:.1f} s"
+    )
     size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     report("compile / (copy + re-read)", made["seconds"] / copy, COPY_RATIO_LIMIT, "x")
     report("peak resident memory", made["rss"] / 1e9, RSS_LIMIT_GB, "GB")
@@ -98,11 +103,15 @@ def decode_part(path: Path) -> None:
     peer = torch_seconds(artifact)
     print(f"decode steps {', '.join(f'{s:.2f}' for s in simulated)} s; torch {peer:.2f} s")
     report("decode step / torch _weight_int8pack_mm", min(simulated) / peer, TORCH_RATIO_LIMIT, "x")
-    print(f"peak resident memory of this process {peak_rss_bytes() / 1e9:.2f} GB (weights are mapped)")
+    print(
+        f"peak resident memory of this process {peak_rss_bytes() / 1e9:.2f} GB (weights are mapped)"
+    )
 
 
 def torch_seconds(artifact: object) -> float:
-    """Seconds that torch takes for all quantized weights of the artifact, once warmed up (best of `STEPS`)."""
+    """Seconds that torch takes for all quantized weights of the artifact, once warmed up (best of
+    `STEPS`).
+    """
     import torch
 
     from tilewright.compiler.artifact import Artifact
@@ -114,7 +123,9 @@ def torch_seconds(artifact: object) -> float:
             codes = torch.from_numpy(np.array(artifact.weight(name)))
             scale = np.array(artifact.weight(name.removesuffix("codes") + "scale"))
             x = torch.randn(1, codes.shape[1], dtype=torch.bfloat16)
-            operands.append((x, codes, torch.from_numpy(scale.astype(np.float32)).to(torch.bfloat16)))
+            operands.append(
+                (x, codes, torch.from_numpy(scale.astype(np.float32)).to(torch.bfloat16))
+            )
     best = float("inf")
     for _ in range(STEPS):
         start = perf_counter()

@@ -1,7 +1,8 @@
-"""One MatMul [M, 4096] x [4096, 13696] from the DSL: seconds to compile and execute, and cycles beside TPU-MLIR's.
+"""One MatMul [M, 4096] x [4096, 13696] from the DSL: seconds to compile and execute, and cycles
+beside TPU-MLIR's.
 
-TPU-MLIR 1.30.2 takes about 5 s to compile and 8 to 21 s to execute it at M = 1; its cycles are its own static cost
-model's, casts of input and output left out.
+TPU-MLIR 1.30.2 takes about 5 s to compile and 8 to 21 s to execute it at M = 1; its cycles are its
+own static cost model's, casts of input and output left out.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ def main() -> None:
         cosine = float(exact @ y[row] / np.linalg.norm(exact) / np.linalg.norm(y[row]))
         cycles = executable.times()["project"].cycles
         name = f"M = {m}, {quant}"
-        print(f"{name}: compile {compiled - start:.2f} s, execute {done - compiled:.2f} s, cosine {cosine:.6f}")
+        print(
+            f"{name}: compile {compiled - start:.2f} s, execute {done - compiled:.2f} s, "
+            f"cosine {cosine:.6f}"
+        )
         report(f"{name}: seconds altogether", done - start, SECONDS_LIMIT[m], "s")
         report(f"{name}: cycles", cycles, cycles_limit)
 

@@ -25,7 +25,11 @@ def main() -> None:
             IMPORT_LIMIT_S,
         ),
         "import tilewright.compiler.dsl and .executable": (
-            [sys.executable, "-c", "import tilewright.compiler.dsl, tilewright.compiler.executable"],
+            [
+                sys.executable,
+                "-c",
+                "import tilewright.compiler.dsl, tilewright.compiler.executable",
+            ],
             float("inf"),
         ),
     }

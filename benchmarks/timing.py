@@ -18,7 +18,9 @@ def seconds(run: Callable[[], object]) -> float:
 def paired(
     first: Callable[[], object], second: Callable[[], object], rounds: int
 ) -> tuple[float, float, float]:
-    """Median seconds of both, taken in turn, and the median of the ratios first / second round by round."""
+    """Median seconds of both, taken in turn, and the median of the ratios first / second round by
+    round.
+    """
     pairs = [(seconds(first), seconds(second)) for _ in range(rounds)]
     return (
         median(a for a, _ in pairs),

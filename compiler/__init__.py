@@ -1,1 +1,1 @@
-"""The front door: DSL, importers, pipelines, artifacts, comparison, reports and the `tw` command."""
+"""The front door: DSL, importers, pipelines, artifacts, comparison, reports, the `tw` command."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from tilewright.compiler.pipeline import (
     kernel_passes,
     lower,
 )
-from tilewright.compiler.weights.layout import WeightRequest
+from tilewright.compiler.weights.layout import Form, WeightRequest
 from tilewright.compiler.weights.materialize import WeightProgress
 from tilewright.dialects.context import print_module
 from tilewright.dialects.errors import ModelReadError, StorageError
@@ -42,6 +42,8 @@ class Compiled:
 
 
 OnStage = Callable[[str, float], None]
+
+_FORMS: Mapping[str, Form] = {form: form for form in get_args(Form)}
 
 
 def open_source(path: Path, seq: int) -> ImportedModel:
@@ -80,8 +82,8 @@ def compile_to_artifact(
 ) -> Compiled:
     """Compile `source` into the artifact `output`, which appears only when it is complete.
 
-    Weights stream through small buffers from the checkpoint into the artifact. Raises what the stages raise:
-    see docs/exit_codes.md.
+    Weights stream through small buffers from the checkpoint into the artifact. Raises what the
+    stages raise: see docs/exit_codes.md.
     """
     stages: dict[str, float] = {}
 
@@ -150,7 +152,7 @@ def weight_requests(
             WeightRequest(
                 slot.name,
                 slot.key if table is None else None,
-                slot.form,
+                _FORMS[slot.form],
                 slot.element,
                 slot.shape,
                 slot.transposed,

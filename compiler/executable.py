@@ -1,4 +1,4 @@
-"""A traced module compiled and run in memory: the way from the DSL to numbers and cycles without an artifact."""
+"""A module compiled and run in memory: from the DSL to numbers and cycles without an artifact."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Executable:
     def run(self, function: str, **inputs: Array) -> tuple[Array, ...]:
         """Run a function on the simulator; returns its outputs in order.
 
-        Raises `OptionError` for unknown functions and wrong inputs, `SimulationError` for commands that
-        the machine cannot execute.
+        Raises `OptionError` for unknown functions and wrong inputs, `SimulationError` for commands
+        that the machine cannot execute.
         """
         return tuple(self.session.run(function, inputs).values())
 
@@ -47,7 +47,7 @@ class Executable:
 def compile_module(
     module: ModuleOp, weights: Mapping[str, Array], options: CompileOptions | None = None
 ) -> Executable:
-    """Compile a top module; `weights` holds an array (f32, f16 or bf16) for each key the module names.
+    """Compile a top module; `weights` holds an array (f32, f16 or bf16) for each of its keys.
 
     Raises `ModelReadError` for missing, misshapen or non-finite weights, and what the passes raise.
     """

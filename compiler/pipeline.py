@@ -1,8 +1,10 @@
 """The compiler as one ordered list of passes, from the model's graph to the program of a chip.
 
-    top module --convert-top-to-tpu--> tpu module --KERNEL_PASSES--> records --plan_memory, link--> Program
+    top module --convert-top-to-tpu--> tpu module --kernel passes--> records
+               --plan_memory, link--> Program
 
-`lower` and `build_program` are the two halves; between them stands the tpu module that the artifact keeps.
+`lower` and `build_program` are the two halves; between them stands the tpu module that the artifact
+keeps.
 """
 
 from __future__ import annotations
@@ -80,7 +82,8 @@ def kernel_passes(chip: str) -> tuple[ModulePass, ...]:
 def lower(module: ModuleOp, options: CompileOptions, *, f32_scales: Iterable[str] = ()) -> ModuleOp:
     """The tpu module of a top module, which is left as it is.
 
-    `f32_scales` are the source keys whose scales are stored as f32 (NUMERICS: a subnormal f16 scale).
+    `f32_scales` are the source keys whose scales are stored as f32 (docs/numerics.md: subnormal f16
+    scale).
     """
     lowered = module.clone()
     specialize_scales(lowered, frozenset(f32_scales))
@@ -101,7 +104,8 @@ def build_program(
     check_fit: bool = True,
     on_pass: Callable[[str, float], None] | None = None,
 ) -> Built:
-    """The program of a tpu module (which is left as it is) for a chip: kernels, memory plan, launches.
+    """The program of a tpu module (which is left as it is) for a chip: kernels, memory plan,
+    launches.
 
     Raises `FitError`, `UnsupportedError` and `IRError` as the passes do.
     """

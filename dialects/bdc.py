@@ -5,7 +5,7 @@ together. It has a matrix unit (`bdc.mm`) and a vector unit (all others). Operan
 tiles (`!bdc.local`); a result is a new tile, except where an op says that it works in place.
 
 Vector ops take any mixture of f32, f16 and bf16: they convert operands to f32 (exactly), compute in
-f32, and round once to the element type of the result (NUMERICS: round to nearest even). They take
+f32, and round once to the element type of the result (docs/numerics.md: nearest even). They take
 as many cycles as their widest operand needs.
 
 Two attributes are added by passes. `offsets` (from `allocate-local-memory`) is the ring of local

@@ -29,6 +29,7 @@ from tilewright.dialects.tpu import Tpu
 
 TILEWRIGHT_DIALECTS = (Top, Tpu, Gdma, Bdc)
 
+_CATALOGUE = "tw ops lists the ops that there are"
 _DENSE_LIST_LIMIT = 100
 """Up to here xDSL prints a dense constant as numbers; longer ones as bytes, which read back."""
 
@@ -59,7 +60,10 @@ def parse_module(text: str, name: str) -> ModuleOp:
         return parser.parse_module()
     except ParseError as error:
         raise ModelReadError(
-            f"cannot read {name}", where=_position(name, text, error.span.start), why=error.msg
+            f"cannot read {name}",
+            where=_position(name, text, error.span.start),
+            why=error.msg,
+            hint=_CATALOGUE if "is not registered" in error.msg else None,
         ) from error
     except VerifyException as error:
         raise IRError(f"illegal IR in {name}", where=reached(), why=str(error)) from error
@@ -71,7 +75,7 @@ def parse_module(text: str, name: str) -> ModuleOp:
             f"cannot read {name}",
             where=reached(),
             why=str(error),
-            hint="tw ops lists the ops that there are",
+            hint=_CATALOGUE,
         ) from error
     except (ValueError, OverflowError, RecursionError) as error:
         # xDSL lets these through for malformed attributes and for text nested without end.

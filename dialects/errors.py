@@ -32,11 +32,10 @@ class TilewrightError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        lines = [self.what]
-        lines += [f"  where: {self.where}"] if self.where else []
-        lines += [f"  why:   {self.why}"] if self.why else []
-        lines += [f"  hint:  {self.hint}"] if self.hint else []
-        return "\n".join(lines)
+        details = (("where:", self.where), ("why:", self.why), ("hint:", self.hint))
+        lines = [f"  {name:6} {text}" for name, text in details if text]
+        # Further lines of a text stand below its first.
+        return "\n".join([self.what, *(line.replace("\n", "\n" + " " * 9) for line in lines)])
 
 
 class OptionError(TilewrightError):

@@ -22,9 +22,9 @@ def walk_calls(
 ) -> Iterator[tuple[Operation, str]]:
     """Every op that `function` executes, in order and going through calls, with its key scope.
 
-    A call is followed by the ops of its callee, once under each scope of the call; the call itself and
-    the terminators of functions are left out. A function called twice is walked twice. The resolved
-    key of a weight or state is scope + key.
+    A call is followed by the ops of its callee, once under each scope of the call; the call itself
+    and the terminators of functions are left out. A function called twice is walked twice. The
+    resolved key of a weight or state is scope + key.
 
     Raises `IRError` where a callee is missing, or calls itself.
     """

@@ -1,8 +1,8 @@
 """The main job from end to end: `make demo`.
 
-Writes a small checkpoint in ChatGLM2's real layout (seeded random weights), compiles it in f16 and w8a16, generates tokens on the
-simulated TPU, compares every op with float64, and predicts the real ChatGLM2-6B from its configuration alone. Every step is
-a `tw` command that you can run by hand.
+Writes a small checkpoint in ChatGLM2's real layout (seeded random weights), compiles it in f16 and
+w8a16, generates tokens on the simulated TPU, compares every op with float64, and predicts the real
+ChatGLM2-6B from its configuration alone. Every step is a `tw` command that you can run by hand.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def small_model(folder: Path) -> None:
     """Compile, run and compare the small checkpoint in both precisions."""
     checkpoint = folder / "chatglm2-small"
     write_checkpoint(checkpoint, CHATGLM_DEMO, dtype="f16", seed=0)
-    print(f"A checkpoint in ChatGLM2's layout: {', '.join(sorted(p.name for p in checkpoint.iterdir()))}")
+    files = ", ".join(sorted(path.name for path in checkpoint.iterdir()))
+    print(f"A checkpoint in ChatGLM2's layout: {files}")
     results: dict[str, tuple[int, dict[str, Any]]] = {}
     for quant in ("f16", "w8a16"):
         artifact = folder / f"{quant}.twm"

@@ -1,6 +1,6 @@
 """Functions of their own for the layers whose scales are stored as f32.
 
-NUMERICS: where a stored f16 scale would be subnormal, the scales of that tensor are f32. Which
+docs/numerics.md: where a stored f16 scale would be subnormal, the scales of that tensor are f32. Which
 tensors those are is known by resolved key, after quantization; layers that share a function may
 differ in it.
 """

@@ -1,15 +1,18 @@
-"""A folder left out of `packages` works in an editable install and vanishes from the wheel: so they are compared here."""
+"""A folder left out of `packages` works in an editable install and vanishes from the wheel: so they
+are compared here.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("dialects", "backends", "passes", "compiler")
 
 
-def _setuptools() -> dict[str, list[str]]:
+def _setuptools() -> dict[str, Any]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         return tomllib.load(file)["tool"]["setuptools"]
 

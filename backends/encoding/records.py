@@ -1,11 +1,13 @@
-"""The binary form of commands: one fixed-size little-endian record a command, for each of the two engines.
+"""The binary form of commands: one fixed-size little-endian record a command, for each of the two
+engines.
 
-A kernel is a *command group*: the commands of each engine are numbered 1, 2, 3, ... in the order of its queue, and `wait` names
-the last id of the *other* engine that must have finished before the command starts (0: none). Both are 20-bit
-numbers (MACHINE.md: synchronisation), so a group has fewer than 2**20 commands an engine.
+A kernel is a *command group*: the commands of each engine are numbered 1, 2, 3, ... in the order of
+its queue, and `wait` names the last id of the *other* engine that must have finished before the
+command starts (0: none). Both are 20-bit numbers (docs/machine.md), so a group has
+fewer than 2**20 commands an engine.
 
-Addresses: local ones are byte offsets in every lane. Global ones are a kernel argument and a byte offset from its first element: a
-kernel is launched many times with other argument addresses.
+Addresses: local ones are byte offsets in every lane. Global ones are a kernel argument and a byte
+offset from its first element: a kernel is launched many times with other argument addresses.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ class GdmaOpcode(IntEnum):
     """What a GDMA command does; `rows` x `cols` elements of `element` type each."""
 
     LOAD = 1
-    """Global row `r` (at `global_offset + r * pitch`) to local row `r`: lane `r % lanes`, slot `r // lanes`."""
+    """Global row `r` (at `global_offset + r * pitch`) to local row `r`: lane `r % lanes`, slot `r
+    // lanes`.
+    """
     STORE = 2
     """The other way."""
     LOAD_REPLICATED = 3
     """One global row (`rows` is 1) to the same place in every lane."""
     GATHER = 4
-    """Local row `r` from the global row that index `r` names: `global_offset + index[r] * pitch`."""
+    """Local row `r` from the global row that index `r` names: `global_offset + index[r] * pitch`.
+    """
     SCATTER = 5
     """The other way."""
 
@@ -41,8 +46,9 @@ class BdcOpcode(IntEnum):
     """What a BDC command does. `function` selects within a family."""
 
     MM = 1
-    """`dst[rows, cols] = a[rows, depth] @ b`; b is [depth, cols], or [cols, depth] with `TRANSPOSE_RIGHT`;
-    with `ACCUMULATE` the product is added to `dst` (f32)."""
+    """`dst[rows, cols] = a[rows, depth] @ b`; b is [depth, cols], or [cols, depth] with
+    `TRANSPOSE_RIGHT`; with `ACCUMULATE` the product is added to `dst` (f32).
+    """
     DEQUANT = 2
     """`dst = round(a * b[:, 0])`: int8 codes times a scale a row."""
     UNARY = 3
@@ -56,7 +62,9 @@ class BdcOpcode(IntEnum):
     FILL = 7
     """`dst = immediate`."""
     ROTATE = 8
-    """Quarter turn of column pairs of the first `depth` columns (`INTERLEAVED` or half split); others 0."""
+    """Quarter turn of column pairs of the first `depth` columns (`INTERLEAVED` or half split);
+    others 0.
+    """
 
 
 class BMode(IntEnum):
@@ -133,7 +141,9 @@ GDMA_RECORD: np.dtype[Any] = np.dtype(
         ("reserved", "<u2", (3,)),
     ]
 )
-"""64 bytes. `local_stride` is the bytes of a local slot; `table_rows` bounds the indices of GATHER and SCATTER."""
+"""64 bytes. `local_stride` is the bytes of a local slot; `table_rows` bounds the indices of GATHER
+and SCATTER.
+"""
 
 _OPERAND: np.dtype[Any] = np.dtype([("offset", "<u4"), ("stride", "<u4")])
 

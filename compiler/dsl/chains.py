@@ -1,7 +1,9 @@
-"""Stacks of equal layers as one call: a chain in which each call takes the results of the one before.
+"""Stacks of equal layers as one call: a chain in which each call takes the results of the one
+before.
 
-`layers.0`, `layers.1`, ... are traced as a call each; once the function is complete, and it is known that nothing else
-reads the results in between, the calls become a single `top.Call` with all their scopes. So the IR of 280 layers is that of one.
+`layers.0`, `layers.1`, ... are traced as a call each; once the function is complete, and it is
+known that nothing else reads the results in between, the calls become a single `top.Call` with all
+their scopes. So the IR of 280 layers is that of one.
 """
 
 from __future__ import annotations

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from xdsl.dialects import arith, func, scf
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, IndexType, StringAttr, UnitAttr
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    FunctionType,
+    IndexType,
+    StringAttr,
+    UnitAttr,
+)
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
 from tilewright.backends.program import Access
@@ -19,7 +26,7 @@ _INDEX = IndexType()
 
 @dataclass
 class Loop:
-    """A loop under construction: its induction variable, carried values and, once closed, results."""
+    """A loop under construction: induction variable, carried values and, once closed, results."""
 
     index: SSAValue
     carried: tuple[SSAValue, ...]
@@ -102,7 +109,7 @@ class KernelBuilder:
         *,
         start: int | SSAValue = 0,
         carried: Sequence[SSAValue] = (),
-    ) -> Iterator[Loop]:
+    ) -> Generator[Loop]:
         """`for index = start to stop step step`, with carried values."""
         bounds = [self.index(start), self.index(stop), self.constant(step)]
         outer = self._block
@@ -184,9 +191,7 @@ class KernelBuilder:
         *,
         transpose_right: bool,
     ) -> SSAValue:
-        op = bdc.MmAccumulateOp(
-            sums, self.index(col), left, right, transpose_right=transpose_right
-        )
+        op = bdc.MmAccumulateOp(sums, self.index(col), left, right, transpose_right=transpose_right)
         return self.insert(op).results[0]
 
     def dequant(self, codes: SSAValue, scale: SSAValue, result: LocalType) -> SSAValue:
@@ -227,4 +232,3 @@ class KernelBuilder:
             [DictionaryAttr({"tpu.access": StringAttr(access)}) for access in self._accesses]
         )
         return kernel
-

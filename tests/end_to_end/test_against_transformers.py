@@ -1,4 +1,6 @@
-"""Checkpoints compiled into artifacts and run on the simulated machine, against transformers in float32."""
+"""Checkpoints compiled into artifacts and run on the simulated machine, against transformers in
+float32.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ STEPS = 16
 PROMPT = (5, 3, 99, 17, 3, 0, 42)
 LEAST_COSINE_W8A16 = 0.999
 TIE = {"f32": 1e-4, "f16": 0.02}
-"""Logits of random models are of order 1; two that are closer than this are a tie in that precision."""
+"""Logits of random models are of order 1; two that are closer than this are a tie in that
+precision.
+"""
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def test_greedy_tokens_are_those_of_transformers(
 
 
 def rounded_to_int8(original: Any) -> Any:
-    """A copy whose linear layers (the head aside) hold what int8 codes with a scale a row can say."""
+    """A copy whose linear layers (but the head) hold what int8 codes with a scale a row can say."""
     copied = deepcopy(original).float()
     with torch.no_grad():
         for name, parameter in copied.named_parameters():
@@ -165,8 +169,10 @@ def rounded_to_int8(original: Any) -> Any:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", list(CASES))
 def test_w8a16_keeps_the_logits(name: str, seed: int, tmp_path: Path) -> None:
-    """Over the 16 steps the logits keep their cosine. At a single step a small random model may lose more, to int8 itself:
-    transformers with weights rounded to int8 loses as much, and that is what we agree with."""
+    """Over the 16 steps the logits keep their cosine. At a single step a small random model may
+    lose more, to int8 itself: transformers with weights rounded to int8 loses as much, and that is
+    what we agree with.
+    """
     case = CASES[name]
     original = case.make(seed)
     case.save(original, tmp_path)
