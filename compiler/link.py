@@ -1,4 +1,4 @@
-"""From a tiled and emitted module to a `Program`: every call flattened into launches with global addresses."""
+"""From an emitted module to a `Program`: calls flattened into launches with global addresses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _Steps: TypeAlias = tuple[_LaunchStep | _CallStep, ...]
 
 
 def link(module: ModuleOp, plan: MemoryPlan, chip: Chip) -> Program:
-    """Resolve every launch of the entry functions of `module`, whose kernels are emitted, under `plan`."""
+    """Resolve, under `plan`, every launch of the entry functions of an emitted `module`."""
     kernels: list[Kernel] = []
     index_of: dict[str, int] = {}
     for op in module.ops:

@@ -1,9 +1,9 @@
 """Where every tensor of a tiled module lies in global memory.
 
-Weights and states have an address for each resolved key. Activations live in *frames*: a function's frame holds the results of its
-launches and calls, placed by liveness so that dead tensors make room, and a called function's frame stands above its
-caller's, as on a stack. The caller says where arguments are and where results go, so a layer's frame is planned once
-however often it is called.
+Weights and states have an address for each resolved key. Activations live in *frames*: a function's
+frame holds the results of its launches and calls, placed by liveness so that dead tensors make
+room, and a called function's frame stands above its caller's, as on a stack. The caller says where
+arguments are and where results go, so a layer's frame is planned once however often it is called.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WeightSlot:
     """A tensor of the artifact's weight file and its place in global memory."""
 
     name: str
-    """Key in the artifact: the source key, with `.codes` or `.scale` for the parts of a quantized one."""
+    """Key in the artifact: the source key, with `.codes` or `.scale` for the parts that it has."""
     key: str
     """Key in the source container."""
     form: str
@@ -75,7 +75,7 @@ class PortSlot:
 
 @dataclass(frozen=True)
 class Between:
-    """Stands for what the calls of a chain hand on: a buffer that takes turns with that of the chain's result."""
+    """What the calls of a chain hand on: a buffer that takes turns with that of its result."""
 
     result: SSAValue
 
@@ -94,7 +94,7 @@ def between(result: SSAValue) -> Between:
 
 @dataclass(frozen=True)
 class Frame:
-    """The activations of one function: byte offsets of the values that have a buffer of their own."""
+    """A function's activations: byte offsets of the values that have a buffer of their own."""
 
     offsets: dict[FrameKey, int]
     size_bytes: int
@@ -102,7 +102,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Addresses of everything in global memory. `arena` is where the frames of entry functions start."""
+    """Addresses of everything in global memory. The frames of entry functions start at `arena`."""
 
     weights: dict[str, WeightSlot]
     states: dict[str, StateSlot]
@@ -150,8 +150,8 @@ def tensor_bytes(value: FrameKey) -> int:
 def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> MemoryPlan:
     """Place every tensor of a module that `tile-for-local-memory` has tiled.
 
-    Raises `FitError` if the chip's global memory is too small (by how many bytes; not asked where `check_fit` is off), `IRError` if a function returns
-    a value that it does not compute.
+    Raises `FitError` if the chip's global memory is too small (by how many bytes; not asked where
+    `check_fit` is off), `IRError` if a function returns a value that it does not compute.
     """
     cursor = chip.global_base
 
@@ -237,7 +237,7 @@ def _shape_of(value: SSAValue) -> tuple[tuple[int, ...], ElementType]:
 
 @dataclass(frozen=True)
 class _References:
-    """What a function names: its weights with their names in the artifact (relative to its scope), states and calls."""
+    """What a function names: its weights (with artifact names under its scope), states, calls."""
 
     weights: tuple[tuple[WeightOp, str], ...]
     states: tuple[StateOp, ...]

@@ -13,7 +13,7 @@ from tilewright.backends.simulator.timing import KernelTime, time_kernel
 
 @dataclass(frozen=True)
 class FunctionTime:
-    """One run of an entry function. Cycles are of the chip's compute clock, engines idle between launches."""
+    """One run of an entry function, in cycles of the compute clock; launches do not overlap."""
 
     name: str
     launches: int

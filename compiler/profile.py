@@ -36,7 +36,9 @@ class ProfileRow:
 
     @property
     def roofline(self) -> float:
-        """Share of the roofline: the cycles that the busier of bytes / DMA rate and compute takes, of all cycles."""
+        """Share of the roofline: the cycles that the busier of bytes / DMA rate and compute takes,
+        of all cycles.
+        """
         return self.ideal_cycles / self.cycles if self.cycles else 0.0
 
     def to_json(self) -> dict[str, object]:
@@ -56,7 +58,9 @@ class ProfileRow:
 
 
 def layer_of(name: str) -> str:
-    """The layer that an op's name belongs to: up to its first number (`encoder.layers.3`), else its first part."""
+    """The layer that an op's name belongs to: up to its first number (`encoder.layers.3`), else its
+    first part.
+    """
     match = _LAYER.match(name)
     return match.group(1) if match else name.split(".")[0]
 
@@ -92,7 +96,9 @@ def merge_equal(rows: Iterable[ProfileRow]) -> list[tuple[str, int, ProfileRow]]
 
 
 def chrome_trace(times: ProgramTimes, function: Function) -> dict[str, object]:
-    """A Chrome trace (chrome://tracing, Perfetto) of every command of `function`; microseconds are those of the chip."""
+    """A Chrome trace (chrome://tracing, Perfetto) of every command of `function`; microseconds are
+    those of the chip.
+    """
     events: list[dict[str, object]] = []
     scale = 1e6 / times.chip.clock_hz
     base = 0

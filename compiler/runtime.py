@@ -1,4 +1,4 @@
-"""Runs a program on the simulated machine: memory mapped, inputs in, launches executed, outputs out."""
+"""Runs a program on the simulated machine: inputs in, launches executed, outputs out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 class Session:
     """A program on a machine of its own. States (the KV cache) live as long as the session.
 
-    `weight` gives the bytes of a weight buffer by name; it is mapped, not copied, and not written to.
+    `weight` gives a weight buffer by name: an array that is mapped, not copied or written to.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Session:
     ) -> None:
         self.program = program
         self.chip = chip
+        self.weight = weight
         self._schedule: Schedule = schedule
         self._functions = {function.name: function for function in program.functions}
         self._machine = Machine(chip)
@@ -66,6 +67,16 @@ class Session:
             if buffer.kind == "state":
                 self._memory[buffer.address][...] = byte
 
+    def state(self, name: str) -> npt.NDArray[np.uint8]:
+        """The bytes of a state, as they are now; raises `OptionError` where there is none."""
+        buffers = {b.name: b for b in self.program.buffers if b.kind == "state"}
+        if name not in buffers:
+            raise OptionError(
+                f"the program has no state {name!r}",
+                hint=f"it has {', '.join(sorted(buffers)) or 'none'}",
+            )
+        return self._memory[buffers[name].address]
+
     def run(
         self,
         name: str,
@@ -75,9 +86,10 @@ class Session:
     ) -> dict[str, Array]:
         """Run one entry function; returns copies of its outputs by name.
 
-        `around` is called for every launch with its index and a function that executes it, so that a caller can look at
-        memory before and after. Raises `OptionError` where inputs are missing, unknown or of the wrong shape,
-        `SimulationError` where a command cannot be executed.
+        `around` is called for every launch with its index and a function that executes it, so that
+        a caller can look at memory before and after. Raises `OptionError` where inputs are missing,
+        unknown, of the wrong shape or out of range, `SimulationError` where a command cannot be
+        executed.
         """
         function = self.function(name)
         self._set_inputs(function, inputs)
@@ -141,7 +153,7 @@ class Session:
 
 
 def _holds_numbers(value: Array, *, floats: bool) -> bool:
-    """Whether `value` can stand for floats, or for integers. (bf16 is a kind V with its own type.)"""
+    """Whether `value` can stand for floats, or for integers. (bf16 is of kind V.)"""
     kind = value.dtype.kind
     is_float = kind == "f" or (kind == "V" and value.dtype.type is not np.void)
     return kind in "biu" or (floats and is_float)
@@ -166,7 +178,7 @@ class Generation:
 
 
 def lowest(element: ElementType) -> float:
-    """The lowest finite value of a float type: what the attention mask adds where nothing may be seen."""
+    """The lowest finite value of a float type: the mask of what attention may not see."""
     import ml_dtypes
 
     return float(ml_dtypes.finfo(element.dtype).min)
@@ -184,7 +196,7 @@ class LanguageModelSession:
         self._lowest = lowest(ports["attention_mask"].element)
 
     def check_prompt(self, prompt_ids: list[int], max_new_tokens: int) -> None:
-        """Raise `OptionError` where the prompt is empty, too long or holds ids outside of the vocabulary."""
+        """Raise `OptionError` where the prompt is empty, too long or has unknown ids."""
         if not prompt_ids:
             raise OptionError("the prompt has no tokens", hint="--prompt-ids 64790,64792,790")
         wrong = [i for i in prompt_ids if not 0 <= i < self._vocabulary]
@@ -219,7 +231,7 @@ class LanguageModelSession:
         }
 
     def decode_inputs(self, token_id: int, position: int) -> dict[str, Array]:
-        """Inputs of `decode` for the token at `position`, which sees the positions up to its own."""
+        """Inputs of `decode` for the token at `position`, which sees all up to its own."""
         visible = np.arange(self.seq)[None, :] <= position
         return {
             "input_ids": np.array([token_id], np.int32),
@@ -246,7 +258,7 @@ class LanguageModelSession:
         stop_ids: Iterable[int] = (),
         on_token: Callable[[int], None] | None = None,
     ) -> Generation:
-        """Greedy decoding: the token with the highest logit, the lower id on a tie, until a stop id."""
+        """Greedy decoding until a stop id: the highest logit, of equal ones the lower id."""
         self.check_prompt(prompt_ids, max_new_tokens)
         stops = frozenset(stop_ids)
         logits = self.prefill(prompt_ids)
