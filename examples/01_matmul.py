@@ -1,23 +1,18 @@
-"""A matrix product, from Python to IR and numbers.
+"""A linear layer, from Python to the simulated chip: numbers and cycles.
 
 A function of the DSL runs once on placeholder tensors; what it does becomes a `top` module. Weights
-are references by key: their values come when the module runs.
+are references by key: their values come when the module is compiled.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-from xdsl.ir import Operation
 
-from tilewright.backends.reference.executor import run_function
 from tilewright.compiler import dsl
-from tilewright.dialects.context import make_context
-from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass
+from tilewright.compiler.executable import compile_module
+from tilewright.compiler.pipeline import CompileOptions
 
-ROWS, DEPTH, COLUMNS = 4, 64, 96
+ROWS, DEPTH, COLUMNS = 1, 4096, 1000
 projection = dsl.Linear(DEPTH, COLUMNS, bias=True)
 
 
@@ -31,22 +26,23 @@ def run() -> None:
     print(module)
 
     generator = np.random.default_rng(0)
-    arrays: dict[str, npt.NDArray[np.float32]] = {
-        key: generator.standard_normal(leaf.shape).astype(np.float32)
-        for key, leaf in projection.leaves()
+    weights = {
+        "weight": generator.standard_normal((COLUMNS, DEPTH)).astype(np.float32) / 64,
+        "bias": generator.standard_normal(COLUMNS).astype(np.float32),
     }
     x = generator.standard_normal((ROWS, DEPTH)).astype(np.float32)
+    exact = x.astype(np.float64) @ weights["weight"].T + weights["bias"]
 
-    def weights(key: str, op: Operation) -> npt.NDArray[Any]:
-        return arrays[key]
-
-    result = run_function(module, "main", [x], weights=weights, states={}, semantics="float64")[0]
-    expected = x.astype(np.float64) @ arrays["weight"].T + arrays["bias"]
-    print("largest difference from numpy:", np.abs(result - expected).max())
-
-    ConvertTopToTpuPass(quant="w8a16").apply(make_context(), module)
-    print("with int8 weights:")
-    print(module)
+    for quant in ("f16", "w8a16"):
+        executable = compile_module(module, weights, CompileOptions(quant))
+        (y,) = executable.run("main", x=x)
+        error = np.linalg.norm(y - exact) / np.linalg.norm(exact)
+        time = executable.times()["main"]
+        print(
+            f"{quant:6s} {time.cycles:9,d} cycles, {time.bytes_in:11,d} bytes in, "
+            f"GDMA {time.gdma_busy:.1%} busy, relative error {error:.1e}"
+        )
+    print(executable.tpu_module)
 
 
 if __name__ == "__main__":

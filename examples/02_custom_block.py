@@ -1,19 +1,16 @@
 """A block of your own: a gated mixer of tokens and features, stacked six times.
 
 `outlined = True` makes the block a function: it is traced once and called six times, each time
-under another key scope. Attributes name the weights, as in PyTorch; every op knows its line here.
+under another key scope, and its kernels are compiled once. Attributes name the weights, as in PyTorch; every op knows its line here.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-from xdsl.ir import Operation
 
-from tilewright.backends.reference.executor import run_function
 from tilewright.compiler import dsl
+from tilewright.compiler.executable import compile_module
+from tilewright.compiler.pipeline import CompileOptions
 from tilewright.dialects import top
 from tilewright.dialects.errors import UnsupportedError
 from tilewright.dialects.scopes import where_of
@@ -66,12 +63,14 @@ def run() -> None:
         for key, leaf in network.leaves()
     }
 
-    def weights(key: str, op: Operation) -> npt.NDArray[Any]:
-        return arrays[key]
-
     x = generator.standard_normal((TOKENS, FEATURES)).astype(np.float32)
-    results = run_function(module, "main", [x], weights=weights, states={}, semantics="float64")
-    print("result:", results[0][:4, 0])
+    executable = compile_module(module, arrays, CompileOptions("w8a16"))
+    (result,) = executable.run("main", x=x)
+    print("result:", result[:4, 0], "in", f"{executable.times()['main'].cycles:,} cycles")
+    print(
+        f"{len(executable.program.kernels)} kernels for "
+        f"{len(executable.program.functions[0].launches)} launches"
+    )
 
     try:
         dsl.trace(dsl.function(x=dsl.f32(TOKENS + 1, FEATURES))(network.main))
