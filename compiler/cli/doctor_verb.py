@@ -14,7 +14,7 @@ from time import perf_counter
 from tilewright.compiler.cli.output import print_json, print_table
 from tilewright.dialects.errors import TilewrightError
 
-PACKAGES = ("tilewright", "xdsl", "numpy", "numba", "ml-dtypes", "safetensors", "msgspec", "typer")
+PACKAGES = ("tilewright", "xdsl", "numpy", "numba", "ml-dtypes", "msgspec", "typer")
 OLDEST_PYTHON = (3, 11)
 
 
