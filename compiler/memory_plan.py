@@ -179,24 +179,27 @@ def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> Memo
     outputs: dict[str, tuple[PortSlot, ...]] = {}
     for function in entries:
         name = function.sym_name.data
-        arguments = function.body.block.args
+        arguments, results = function.body.block.args, returned_values(function)
+        taken: set[str] = set()
         inputs[name] = tuple(
             PortSlot(
-                value.name_hint or f"input_{index}",
+                port_name,
                 element_of(value.type),
                 _shape_of(value)[0],
                 take(tensor_bytes(value)),
             )
-            for index, value in enumerate(arguments)
+            for port_name, value in zip(
+                _port_names(arguments, "input", taken), arguments, strict=True
+            )
         )
         outputs[name] = tuple(
             PortSlot(
-                value.name_hint or f"output_{index}",
+                port_name,
                 element_of(value.type),
                 _shape_of(value)[0],
                 take(tensor_bytes(value)),
             )
-            for index, value in enumerate(returned_values(function))
+            for port_name, value in zip(_port_names(results, "output", taken), results, strict=True)
         )
     frames = {
         function.sym_name.data: _plan_frame(function, chip)
@@ -221,6 +224,18 @@ def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> Memo
     return MemoryPlan(
         weights, states, inputs, outputs, frames, arena, arena_bytes, chip.global_base, cursor
     )
+
+
+def _port_names(values: Sequence[SSAValue], kind: str, taken: set[str]) -> list[str]:
+    """A name for each port: its value's where it has one, different from those in `taken`."""
+    names: list[str] = []
+    for index, value in enumerate(values):
+        name = value.name_hint or f"{kind}_{index}"
+        if name in taken:
+            name = f"{name}_{kind}_{index}"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def returned_values(function: func.FuncOp) -> Sequence[SSAValue]:
@@ -284,7 +299,14 @@ def _collect(
 
 def _plan_frame(function: func.FuncOp, chip: Chip) -> Frame:
     block = function.body.block
-    returned = {view_of(value).root for value in returned_values(function)}
+    results = returned_values(function)
+    returned = {view_of(value).root for value in results}
+    if len(returned) < len(results):
+        raise IRError(
+            f"function @{function.sym_name.data} returns one value twice",
+            why="each result has memory of its own, and a launch writes its result once",
+            hint="return it once, or compute it anew: top.AddConst %x {value = 0}",
+        )
     for value in returned:
         if not _is_computed(value):
             raise IRError(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, TensorType
 
 from tilewright.compiler.language_model import ImportedModel, Tables, weight_shapes
 from tilewright.dialects.context import parse_module
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.errors import IRError, ModelReadError
 from tilewright.dialects.scopes import functions_of, where_of
-from tilewright.dialects.tpu import TpuOp
+
+_DIALECTS = ("builtin", "func", "top")
 
 
 def load_mlir(path: Path | str) -> ImportedModel:
@@ -28,7 +29,7 @@ def load_mlir(path: Path | str) -> ImportedModel:
     module = parse_module(text, str(path))
     verify_module(module)
     for op in module.walk():
-        if isinstance(op, TpuOp):
+        if op.dialect_name() not in _DIALECTS:
             raise IRError(
                 f"{op.name} stands in a model",
                 where=where_of(op),
@@ -54,6 +55,13 @@ def _require_entry(module: ModuleOp, path: Path) -> None:
                 where=str(path),
                 why="a model is a straight sequence of ops, one block a function",
             )
+        for argument in function.body.block.args:
+            if not isinstance(argument.type, TensorType):
+                raise IRError(
+                    f"an argument of @{function.sym_name.data} is {argument.type}",
+                    where=str(path),
+                    why="functions take and return tensors",
+                )
     if all(function.sym_visibility is not None for function in functions):
         raise IRError(
             "the model has no public function",

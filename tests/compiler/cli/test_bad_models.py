@@ -243,6 +243,26 @@ MODULES: dict[str, tuple[str, int, tuple[str, ...]]] = {
         5,
         ("tpu.SiLU stands in a model", "tw opt"),
     ),
+    "another dialect": (
+        HEAD + "  %one = arith.constant 1 : i32\n" + SILU + TAIL,
+        5,
+        ("arith.constant stands in a model", "in @main"),
+    ),
+    "no tensor": (
+        (HEAD + SILU + TAIL).replace("(%x:", "(%i: i32, %x:"),
+        5,
+        ("an argument of @main is i32", "m.mlir"),
+    ),
+    "a value twice": (
+        (HEAD + SILU + TAIL)
+        .replace("> {", ">, tensor<2x64xf32>) {")
+        .replace("-> tensor<2x64xf32>,", "-> (tensor<2x64xf32>,")
+        .replace(
+            "return %y : tensor<2x64xf32>", "return %y, %y : tensor<2x64xf32>, tensor<2x64xf32>"
+        ),
+        5,
+        ("@main returns one value twice", "compute it anew"),
+    ),
     "nothing computed": (HEAD + TAIL.replace("%y", "%x"), 5, ("does not compute", "@main")),
     "a declared function": (
         "func.func @main(tensor<2x64xf32>) -> tensor<2x64xf32>\n",
