@@ -46,7 +46,7 @@ OPTIONS = {
     "w8a16": CompileOptions("w8a16"),
     "w8a16-all": CompileOptions("w8a16", "bf16", quant_head=True, quant_embedding=True),
 }
-LOSS = {"f32": 1e-11, "f16": 2e-6, "bf16": 1e-4, "w8a16": 1e-3, "w8a16-all": 1e-3}
+LOSS = {"f32": 1e-11, "f16": 5e-6, "bf16": 3e-4, "w8a16": 1e-3, "w8a16-all": 1e-3}
 """Greatest 1 - cosine of the logits with float64: what rounding to storage types and codes costs
 (the loss goes with the square of the error: bf16 loses 64 times what f16 does)."""
 LOSS_TO_REFERENCE = {"f32": 1e-11, "f16": 2e-6, "bf16": 2e-5, "w8a16": 2e-6, "w8a16-all": 2e-5}
