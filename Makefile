@@ -51,7 +51,7 @@ docs: $(VENV)/core
 	$(BIN)/python -m tilewright.compiler.reference_pages docs/reference
 
 golden: $(VENV)/test
-	TILEWRIGHT_BLESS=1 $(BIN)/python -m pytest tests/golden
+	$(BIN)/python -m pytest tests/golden --bless
 
 benchmarks: $(VENV)/test
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
