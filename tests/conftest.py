@@ -1,8 +1,18 @@
-"""Options of the test suite."""
+"""Options of the test suite.
+
+Hypothesis tries the same examples on every run, so that a run says something about the change and
+not about luck; `--hypothesis-profile=explore` looks for new ones. Neither has a deadline: machines
+are shared.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("same")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
