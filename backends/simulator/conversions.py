@@ -22,7 +22,7 @@ from tilewright.dialects.element_types import BF16 as BF16_ELEMENT
 from tilewright.dialects.element_types import F16 as F16_ELEMENT
 from tilewright.dialects.element_types import F32 as F32_ELEMENT
 
-JIT = {"nogil": True, "error_model": "numpy", "cache": True}
+JIT = {"nogil": True, "error_model": "numpy"}
 """Options of every compiled function: other threads run meanwhile, and 1 / 0 is infinity."""
 
 F32 = F32_ELEMENT.code

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import ctypes
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewright.backends.chip import Chip
-from tilewright.backends.encoding.operands import row_bytes_of
-from tilewright.backends.encoding.records import GdmaOpcode
+from tilewright.backends.encoding.operands import Int64Array, row_bytes_of
 from tilewright.backends.program import Kernel
 from tilewright.backends.simulator.check import check_kernel
-from tilewright.backends.simulator.data_mover import move_rows
 from tilewright.backends.simulator.global_memory import GlobalMemory
+from tilewright.backends.simulator.host_threads import FOUND, HostThreads, State
 from tilewright.backends.simulator.schedule import Schedule as Schedule
 from tilewright.backends.simulator.schedule import command_text, execution_order
-from tilewright.backends.simulator.tasks import Task, TaskBuilder
+from tilewright.backends.simulator.task_runner import run_tasks
+from tilewright.backends.simulator.tasks import TaskBuilder, shared_ns, task_table
 from tilewright.dialects.errors import SimulationError
 
 POISON = 0xFF
@@ -33,54 +32,40 @@ POISON = 0xFF
 POISONED_BYTES = 1 << 20
 """Kernels that use no more local memory than this, in all lanes, find it poisoned."""
 
-SHARED_BYTES = 1 << 22
-"""A transfer of so many bytes is worth a second thread."""
+SHARED_LAUNCH_NS = 100_000
+"""A launch that has so much to share is worth waking a second thread (15 to 80 us)."""
 
 LANE_GAP_BYTES = 4096 + 64
 """Host memory between lanes: equal offsets of all lanes would compete for the same cache sets."""
 
 
 @dataclass(frozen=True)
-class _Transfer:
-    """A GDMA record, decoded."""
-
-    to_local: int
-    rows: int
-    row_bytes: int
-    tile: int
-    stride: int
-    argument: int
-    offset: int
-    pitch: int
-    index_argument: int
-    """-1 for commands that take rows in order."""
-    index_offset: int
-    table_rows: int
-
-
-@dataclass(frozen=True)
 class _Decoded:
-    """A kernel, checked and decoded."""
+    """A kernel, checked and decoded: a row of `table` for each GDMA command, then the others."""
 
     kernel: Kernel
-    gdma: list[_Transfer]
-    bdc: list[list[Task]]
-    orders: dict[Schedule, list[int]] = field(default_factory=dict[Schedule, list[int]])
+    table: Int64Array
+    bdc_tasks: list[range]
+    """For each BDC command its rows."""
+    shared: bool
+    """Whether its launches are worth several threads."""
+    orders: dict[Schedule, Int64Array] = field(default_factory=dict[Schedule, Int64Array])
 
-    def order(self, schedule: Schedule) -> list[int]:
+    def order(self, schedule: Schedule) -> Int64Array:
+        """The rows of the table in an order of execution."""
         if schedule not in self.orders:
-            self.orders[schedule] = execution_order(self.kernel, schedule)
+            tasks: list[int] = []
+            for command in execution_order(self.kernel, schedule):
+                tasks.extend([command - 1] if command > 0 else self.bdc_tasks[-command - 1])
+            self.orders[schedule] = np.array(tasks, dtype=np.int64)
         return self.orders[schedule]
-
-
-_Bases: TypeAlias = list[int]
-"""Host addresses of a launch's arguments."""
 
 
 class Machine:
     """A chip with its memories. Not to be used by several threads at once.
 
-    `threads`: how many threads share large commands (default: two, if there are two cores).
+    `threads`: how many host threads share large commands (default: two, if there are two cores).
+    What is computed does not depend on it.
     """
 
     def __init__(self, chip: Chip, *, threads: int | None = None) -> None:
@@ -91,8 +76,7 @@ class Machine:
         self._lane_pitch = lane_pitch
         self._builder = TaskBuilder(chip, self._local.ctypes.data, lane_pitch)
         self._decoded: dict[int, _Decoded] = {}
-        self._threads = min(2, os.cpu_count() or 1) if threads is None else threads
-        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self._threads = HostThreads(min(2, os.cpu_count() or 1) if threads is None else threads)
 
     @property
     def local(self) -> npt.NDArray[np.uint8]:
@@ -124,57 +108,43 @@ class Machine:
         bases = self._bases(decoded, addresses, name)
         if kernel.local_bytes * self.chip.lanes <= POISONED_BYTES:
             self._local[:, : kernel.local_bytes] = POISON
-        for command in decoded.order(schedule):
-            if command > 0:
-                bad = self._transfer(decoded.gdma[command - 1], bases)
-                if bad >= 0:
-                    raise self._bad_index(decoded, command, bad, bases, name)
-            else:
-                for task in decoded.bdc[-command - 1]:
-                    self._execute(task)
+        order = decoded.order(schedule)
+
+        def part(thread: int, threads: int, state: State) -> None:
+            run_tasks(decoded.table, order, bases, thread, threads, state)
+
+        state = self._threads.run(part, together=decoded.shared)
+        if state[FOUND]:
+            command = int(order[state[FOUND] - 1]) + 1
+            raise self._bad_index(decoded, command, int(state[FOUND + 1]), bases, name)
 
     def _decode(self, kernel: Kernel) -> _Decoded:
         known = self._decoded.get(id(kernel))
         if known is None or known.kernel is not kernel:
             check_kernel(kernel, self.chip)
             widths = row_bytes_of(kernel.gdma).tolist()
-            gdma = [
-                self._decode_transfer(record, width)
-                for record, width in zip(kernel.gdma, widths, strict=True)
-            ]
-            known = _Decoded(kernel, gdma, [self._builder.tasks(record) for record in kernel.bdc])
+            tasks = [self._builder.transfer(*row) for row in zip(kernel.gdma, widths, strict=True)]
+            bdc_tasks: list[range] = []
+            for record in kernel.bdc:
+                first = len(tasks)
+                tasks.extend(self._builder.tasks(record))
+                bdc_tasks.append(range(first, len(tasks)))
+            shared = shared_ns(tasks) >= SHARED_LAUNCH_NS
+            known = _Decoded(kernel, task_table(tasks), bdc_tasks, shared)
             self._decoded[id(kernel)] = known
         return known
 
-    def _decode_transfer(self, record: Any, width: int) -> _Transfer:
-        opcode = int(record["opcode"])
-        # The same row to every lane: as many rows as lanes, all at one place.
-        replicated = opcode == GdmaOpcode.LOAD_REPLICATED
-        indexed = opcode in (GdmaOpcode.GATHER, GdmaOpcode.SCATTER)
-        return _Transfer(
-            int(opcode not in (GdmaOpcode.STORE, GdmaOpcode.SCATTER)),
-            self.chip.lanes if replicated else int(record["rows"]),
-            width,
-            self._local.ctypes.data + int(record["local_offset"]),
-            int(record["local_stride"]),
-            int(record["argument"]),
-            int(record["global_offset"]),
-            0 if replicated else int(record["pitch"]),
-            int(record["index_argument"]) if indexed else -1,
-            int(record["index_offset"]),
-            int(record["table_rows"]),
-        )
-
     def _bases(
         self, decoded: _Decoded, addresses: tuple[int, ...] | list[int], name: str
-    ) -> _Bases:
+    ) -> Int64Array:
+        """Host addresses of a launch's arguments."""
         kernel = decoded.kernel
         if len(addresses) != len(kernel.arguments):
             raise SimulationError(
                 f"{len(addresses)} addresses for {len(kernel.arguments)} arguments",
                 where=_where(kernel, name),
             )
-        bases: _Bases = []
+        bases: list[int] = []
         for number, (argument, address) in enumerate(zip(kernel.arguments, addresses, strict=True)):
             segment = self._memory.find(address, argument.span_bytes)
             if segment is None:
@@ -184,59 +154,25 @@ class Machine:
                 what = "a write to read-only global memory"
                 raise self._bad_argument(decoded, number, what, str(segment), name)
             bases.append(segment.host + address - segment.address)
-        return bases
-
-    def _transfer(self, transfer: _Transfer, bases: _Bases) -> int:
-        indices = 0
-        if transfer.index_argument >= 0:
-            indices = bases[transfer.index_argument] + transfer.index_offset
-        arguments = (
-            transfer.to_local,
-            transfer.row_bytes,
-            self._lane_pitch,
-            self.chip.lanes,
-            transfer.tile,
-            transfer.stride,
-            bases[transfer.argument] + transfer.offset,
-            transfer.pitch,
-            indices,
-            transfer.table_rows,
-        )
-        shared = indices == 0 and transfer.rows * transfer.row_bytes >= SHARED_BYTES
-        return self._execute(Task(move_rows, transfer.rows, 1, shared, arguments))
-
-    def _execute(self, task: Task) -> Any:
-        function, units, grain, shared, arguments = task
-        if not shared or self._pool is None:
-            return function(0, units, *arguments)
-        size = -(-units // (self._threads * grain)) * grain
-        others = [
-            self._pool.submit(function, first, min(first + size, units), *arguments)
-            for first in range(size, units, size)
-        ]
-        result = function(0, min(size, units), *arguments)
-        for other in others:
-            other.result()
-        return result
+        return np.array(bases, dtype=np.int64)
 
     def _bad_argument(
         self, decoded: _Decoded, number: int, what: str, why: str, name: str
     ) -> SimulationError:
-        users = [i for i, transfer in enumerate(decoded.gdma, 1) if transfer.argument == number]
-        command = command_text(decoded.kernel, users[0]) if users else "no command"
+        users = np.flatnonzero(decoded.kernel.gdma["argument"] == number)
+        command = command_text(decoded.kernel, int(users[0]) + 1) if len(users) else "no command"
         return SimulationError(
             f"argument {number}: {what}", where=_where(decoded.kernel, name, command), why=why
         )
 
     def _bad_index(
-        self, decoded: _Decoded, command: int, row: int, bases: _Bases, name: str
+        self, decoded: _Decoded, command: int, row: int, bases: Int64Array, name: str
     ) -> SimulationError:
-        transfer = decoded.gdma[command - 1]
+        record = decoded.kernel.gdma[command - 1]
         where = _where(decoded.kernel, name, command_text(decoded.kernel, command))
-        index = _index_at(bases[transfer.index_argument] + transfer.index_offset + 4 * row)
-        return SimulationError(
-            f"index {row} is {index}, the table has {transfer.table_rows} rows", where=where
-        )
+        indices = int(bases[record["index_argument"]]) + int(record["index_offset"])
+        index, rows = _index_at(indices + 4 * row), int(record["table_rows"])
+        return SimulationError(f"index {row} is {index}, the table has {rows} rows", where=where)
 
 
 def _index_at(host: int) -> int:

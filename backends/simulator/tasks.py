@@ -1,52 +1,74 @@
-"""BDC commands as calls of the compiled inner loops.
+"""Commands as tasks: rows of the table that the compiled loop executes (`task_runner`).
 
 A command becomes one task, or three for a matrix multiply (convert the operands, multiply). A task
-is a function over a range of rows and its other arguments, all of them numbers: addresses are those
-of the machine's local memory, which never moves.
+is an inner loop over a range of rows and its other arguments, all of them numbers: addresses are
+those of the machine's local memory, which never moves; a GDMA task names arguments of the launch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from tilewright.backends.chip import Chip
-from tilewright.backends.encoding.records import BdcFlag, BdcOpcode, BMode
+from tilewright.backends.encoding.operands import Int64Array
+from tilewright.backends.encoding.records import BdcFlag, BdcOpcode, BMode, GdmaOpcode, UnaryCode
 from tilewright.backends.simulator.dot_products import BLOCK_COLS, BLOCK_ROWS, DIRECT_ROWS, VECTOR
-from tilewright.backends.simulator.matrix_unit import (
-    multiply_direct,
-    multiply_packed,
-    pack_columns,
-    pack_rows,
-)
-from tilewright.backends.simulator.vector_unit import dequant_rows, transpose_rows, vector_rows
+from tilewright.backends.simulator.host_threads import MAX_CHUNKS
+from tilewright.backends.simulator.task_runner import TASK_WORDS, TaskKind
 from tilewright.dialects.element_types import element_by_code
 
 FEW_ROWS = 4
 """An operand of at most so many rows is multiplied with the other one where it lies."""
 
-SHARED_ELEMENTS = 1 << 22
-"""Vector work (elements of a tile) that is worth a second thread: about 0.2 ms."""
+CHUNK_NS = 8000
+"""Tasks are split into chunks that take about so long: taking one costs about 0.2 us."""
 
-SHARED_PRODUCTS = 1 << 23
-"""Matrix work (products of packed operands) that is worth a second thread: about 0.2 ms."""
+_COPIED, _DEQUANTIZED, _COMPUTED, _TRANSPOSED, _PACKED, _SUMMED = 20, 20, 1, 1, 2, 32
+"""What one core does in a nanosecond, roughly: bytes, elements, products."""
+
+_SLOW_FUNCTION = 8
+"""How much longer the functions of the C library take than arithmetic."""
+
+_SLOW = [UnaryCode.RSQRT, UnaryCode.EXP, UnaryCode.SIGMOID, UnaryCode.TANH, UnaryCode.ERF]
+
+_IN_ORDER = 0
+"""The work of a task that one thread must do alone, in order."""
 
 Operand: TypeAlias = tuple[int, int, int]
 """Address in lane 0, stride, element code."""
 
 
 class Task(NamedTuple):
-    """`function(first, last, *arguments)` over ranges that make up `[0, units)`."""
+    """A call `loop(first, last, *arguments)` for ranges that make up `[0, units)`."""
 
-    function: Callable[..., Any]
+    kind: TaskKind
     units: int
     grain: int
     """Ranges begin at multiples of this."""
-    shared: bool
-    """Whether it is worth a second thread."""
-    arguments: tuple[Any, ...]
+    work_ns: int
+    """How long it takes one core, roughly."""
+    arguments: tuple[int, ...]
+
+    def split(self) -> tuple[int, int]:
+        """Units of a chunk, and chunks."""
+        wanted = max(1, min(self.work_ns // CHUNK_NS, MAX_CHUNKS))
+        chunk = _round_up(-(-self.units // wanted), self.grain)
+        return chunk, -(-self.units // chunk)
+
+
+def task_table(tasks: Iterable[Task]) -> Int64Array:
+    """The rows of tasks (columns: see `task_runner`)."""
+    rows = [[t.kind, t.units, *t.split(), *t.arguments] for t in tasks]
+    padded = [row + [0] * (TASK_WORDS - len(row)) for row in rows]
+    return np.array(padded, dtype=np.int64).reshape(len(padded), TASK_WORDS)
+
+
+def shared_ns(tasks: Iterable[Task]) -> int:
+    """How long one core takes for the tasks that are worth sharing, roughly."""
+    return sum(task.work_ns for task in tasks if task.split()[1] > 1)
 
 
 class TaskBuilder:
@@ -59,6 +81,34 @@ class TaskBuilder:
         self._scratch = np.zeros(0, np.float32)
         self._outgrown: list[Any] = []
 
+    def transfer(self, record: Any, row_bytes: int) -> Task:
+        """The task of a checked GDMA record."""
+        opcode = int(record["opcode"])
+        # The same row to every lane: as many rows as lanes, all from one place.
+        replicated = opcode == GdmaOpcode.LOAD_REPLICATED
+        indexed = opcode in (GdmaOpcode.GATHER, GdmaOpcode.SCATTER)
+        to_local = opcode not in (GdmaOpcode.STORE, GdmaOpcode.SCATTER)
+        rows = self._lanes if replicated else int(record["rows"])
+        pitch = 0 if replicated else int(record["pitch"])
+        arguments = (
+            int(to_local),
+            row_bytes,
+            self._lane_pitch,
+            self._lanes,
+            self._local + int(record["local_offset"]),
+            int(record["local_stride"]),
+            int(record["argument"]),
+            int(record["global_offset"]),
+            pitch,
+            int(record["index_argument"]) if indexed else -1,
+            int(record["index_offset"]),
+            int(record["table_rows"]),
+        )
+        # Of rows that are written to one place, the last one stays.
+        overlapping = not to_local and pitch < row_bytes
+        work = _IN_ORDER if indexed or overlapping else rows * row_bytes // _COPIED
+        return Task(TaskKind.MOVE_ROWS, rows, 1, work, arguments)
+
     def tasks(self, record: Any) -> list[Task]:
         """The tasks of a checked BDC record."""
         opcode, flags = int(record["opcode"]), int(record["flags"])
@@ -66,23 +116,27 @@ class TaskBuilder:
         cols, depth = int(record["cols"]), int(record["depth"])
         dst, a, b = (self._operand(record, name) for name in ("dst", "a", "b"))
         memory = (self._lane_pitch, self._lanes)
-        shared = rows * cols >= SHARED_ELEMENTS
         if opcode == BdcOpcode.MM:
             return self._multiply(rows, cols, depth, flags, dst, a, b)
         if opcode == BdcOpcode.DEQUANT:
+            work = rows * cols // _DEQUANTIZED
             arguments = (cols, *memory, *dst, *a[:2], *b)
-            return [Task(dequant_rows, rows, 1, shared, arguments)]
+            return [Task(TaskKind.DEQUANT_ROWS, rows, 1, work, arguments)]
         if opcode == BdcOpcode.TRANSPOSE:
+            work = rows * cols // _TRANSPOSED
             size = element_by_code(a[2]).size_bytes
             arguments = (cols, size, *memory, *dst[:2], *a[:2])
-            return [Task(transpose_rows, rows, 1, shared, arguments)]
+            return [Task(TaskKind.TRANSPOSE_ROWS, rows, VECTOR, work, arguments)]
         mode = int(record["b_mode"]) if opcode == BdcOpcode.BINARY else 0
         if mode == BMode.ROW:
             b = (b[0], 0, b[2])
-        function, immediate = int(record["function"]), float(record["immediate"])
+        function = int(record["function"])
+        slow = opcode == BdcOpcode.UNARY and function in _SLOW
+        work = rows * cols // _COMPUTED * (_SLOW_FUNCTION if slow else 1)
         turned = (depth, int(bool(flags & BdcFlag.INTERLEAVED)))
+        immediate = int(record["immediate"].view(np.uint32))
         arguments = (opcode, function, cols, *turned, immediate, *memory, *dst, *a, *b, mode)
-        return [Task(vector_rows, rows, 1, shared, arguments)]
+        return [Task(TaskKind.VECTOR_ROWS, rows, 1, work, arguments)]
 
     def _operand(self, record: Any, name: str) -> Operand:
         operand = record[name]
@@ -101,29 +155,38 @@ class TaskBuilder:
             small, large = (a, b) if b_is_large else (b, a)
             few, many = min(rows, cols), max(rows, cols)
             scratch = self._reserve(few * pitch)
-            shared = many * depth >= SHARED_ELEMENTS
             products = (depth, int(b_is_large), scratch, few, pitch, accumulate, *memory)
+            arguments = (*products, *dst, *large)
+            work = few * many * depth // _SUMMED
             return [
-                Task(pack_rows, few, 1, False, (few, depth, *memory, *small, scratch, pitch)),
-                Task(multiply_direct, many, DIRECT_ROWS, shared, (*products, *dst, *large)),
+                self._pack(TaskKind.PACK_ROWS, few, (few, depth), small, scratch, pitch),
+                Task(TaskKind.MULTIPLY_DIRECT, many, DIRECT_ROWS, work, arguments),
             ]
         padded_rows, padded_cols = _round_up(rows, BLOCK_ROWS), _round_up(cols, BLOCK_COLS)
         left = self._reserve((padded_rows + padded_cols) * pitch)
         right = left + padded_rows * pitch
-        shared = rows * cols * depth >= SHARED_PRODUCTS
-        pack_right = pack_rows if transposed else pack_columns
+        pack_right = TaskKind.PACK_ROWS if transposed else TaskKind.PACK_COLUMNS
         b_shape = (cols, depth) if transposed else (depth, cols)
+        arguments = (rows, cols, left, right, pitch, accumulate, *memory, *dst)
+        work = rows * cols * depth // _SUMMED
         return [
-            Task(pack_rows, padded_rows, 1, shared, (rows, depth, *memory, *a, left, pitch)),
-            Task(pack_right, padded_cols, 1, shared, (*b_shape, *memory, *b, right, pitch)),
-            Task(
-                multiply_packed,
-                padded_rows,
-                BLOCK_ROWS,
-                shared,
-                (rows, cols, left, right, pitch, accumulate, *memory, *dst),
-            ),
+            self._pack(TaskKind.PACK_ROWS, padded_rows, (rows, depth), a, left, pitch),
+            self._pack(pack_right, padded_cols, b_shape, b, right, pitch),
+            Task(TaskKind.MULTIPLY_PACKED, padded_rows, BLOCK_ROWS, work, arguments),
         ]
+
+    def _pack(
+        self,
+        kind: TaskKind,
+        units: int,
+        shape: tuple[int, int],
+        operand: Operand,
+        scratch: int,
+        pitch: int,
+    ) -> Task:
+        memory = (self._lane_pitch, self._lanes)
+        work = shape[0] * shape[1] // _PACKED
+        return Task(kind, units, 1, work, (*shape, *memory, *operand, scratch, pitch))
 
     def _reserve(self, size: int) -> int:
         """The address of `size` bytes of scratch. Commands run one by one: all share it."""

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.backends.simulator import machine, tasks
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
 
 Array = npt.NDArray[Any]
@@ -144,18 +143,3 @@ def test_overflow_of_f16_is_infinite(bench: Any) -> None:
     left = np.full((1, 8), 200, np.float16)
     got = multiply(bench, left, left, F16, "transpose_right")
     assert np.isposinf(got).all()
-
-
-def test_two_threads_give_the_same(chip: Any, bench: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(tasks, "SHARED_ELEMENTS", 1)
-    monkeypatch.setattr(tasks, "SHARED_PRODUCTS", 1)
-    monkeypatch.setattr(machine, "SHARED_BYTES", 1)
-    left, right = draw(97, 200, F16), draw(66, 200, F16, 1)
-    shared = type(bench)(chip, threads=3)
-    for a, b in [(left, right), (left[:1].copy(), right), (left, right[:2].copy())]:
-        alone = multiply(bench, a, b, F32, "transpose_right")
-        np.testing.assert_array_equal(multiply(shared, a, b, F32, "transpose_right"), alone)
-        b = np.ascontiguousarray(b.T)
-        np.testing.assert_array_equal(multiply(shared, a, b, F32, ""), alone)
-    squared = shared.compute("mul 97x200 {dst} {a} immediate=2.0", {"a": left}, (97, 200, F32))
-    np.testing.assert_array_equal(squared, left.astype(np.float32) * 2)
