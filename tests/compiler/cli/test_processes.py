@@ -12,6 +12,8 @@ import pytest
 from tests.compiler.cli.harness import SEQ, TW, Models, names_in
 
 SECONDS = 120
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""What is short is written when the process ends."""
 FILE_LIMIT_BYTES = 65536
 
 
@@ -25,14 +27,19 @@ def test_plain_text_without_a_terminal() -> None:
         assert (ended.returncode, bool(ended.stdout)) in ((0, True), (2, False))
 
 
-@pytest.mark.parametrize("arguments", [["ops"], ["ops", "--json"], ["passes", "--bogus"]])
+@pytest.mark.parametrize("arguments", [["ops"], ["chips"], ["passes", "--bogus"]])
 def test_a_reader_that_goes_away(arguments: list[str]) -> None:
     """Its end of the pipe is closed before anything is written."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
         stdout = subprocess.run(
-            [*TW, *arguments], stdout=pipe, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+            [*TW, *arguments],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            env=BUFFERED,
+            timeout=SECONDS,
+            check=False,
         )
     if arguments[-1] == "--bogus":
         assert stdout.returncode == 2
@@ -41,10 +48,16 @@ def test_a_reader_that_goes_away(arguments: list[str]) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_a_full_disk_behind_stdout() -> None:
+@pytest.mark.parametrize("verb", ["ops", "chips"], ids=["long", "short"])
+def test_a_full_disk_behind_stdout(verb: str) -> None:
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
-            [*TW, "passes"], stdout=full, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+            [*TW, verb],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=BUFFERED,
+            timeout=SECONDS,
+            check=False,
         )
     assert ended.returncode == 10
     assert b"[TW010]" in ended.stderr

@@ -131,7 +131,9 @@ def test_cycles_agree_in_run_estimate_and_profile(models: Models, tw: Tw, quant:
     for document in (ran, estimated):
         assert document["decode_cycles_per_token"] == profiled["decode"]["cycles"]
         assert document["decode_tokens_per_s"] == 1 / profiled["decode"]["seconds"]
-    assert estimated["gdma_busy"] == profiled["decode"]["gdma_busy"]
+    for engine in ("gdma_busy", "bdc_busy"):
+        assert estimated[engine] == profiled["decode"][engine]
+        assert estimated[f"prefill_{engine}"] == profiled["prefill"][engine]
 
 
 def test_estimate(models: Models, tw: Tw) -> None:
