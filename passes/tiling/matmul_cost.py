@@ -16,6 +16,19 @@ from tilewright.passes.tiling.matmul_tiles import Problem, Tiling, count
 
 def estimate_cycles(problem: Problem, tiling: Tiling, chip: Chip) -> int:
     """Cycles that a pipelined kernel with this tiling takes, without bank conflicts."""
+    return max(_estimate(problem, tiling, chip), least_cycles(problem, chip))
+
+
+def least_cycles(problem: Problem, chip: Chip) -> int:
+    """What no tiling can beat: every operand moved once, every product computed at the peak rate."""
+    m, n, k = problem.m, problem.n, problem.k
+    moved = n * k * problem.stored.size_bytes + m * k * problem.element.size_bytes
+    moved += m * n * problem.result.size_bytes
+    rate = chip.lanes * chip.matrix_rows * chip.matrix_width[problem.element.name]
+    return int(problem.batches * max(moved / chip.dma_bytes_per_cycle, m * n * k / rate))
+
+
+def _estimate(problem: Problem, tiling: Tiling, chip: Chip) -> int:
     if tiling.tk < problem.k:
         return _estimate_split(problem, tiling, chip)
     if tiling.tn >= problem.n:
