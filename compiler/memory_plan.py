@@ -19,7 +19,7 @@ from xdsl.ir import Attribute, Block, OpResult, SSAValue
 
 from tilewright.backends.chip import Chip
 from tilewright.dialects.element_types import ElementType, element_of
-from tilewright.dialects.errors import FitError, IRError
+from tilewright.dialects.errors import FitError, IRError, UnsupportedError
 from tilewright.dialects.memory_types import align_up
 from tilewright.dialects.scopes import functions_of
 from tilewright.dialects.tpu import CallOp, LaunchOp, StateOp, WeightOp
@@ -151,7 +151,8 @@ def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> Memo
     """Place every tensor of a module that `tile-for-local-memory` has tiled.
 
     Raises `FitError` if the chip's global memory is too small (by how many bytes; not asked where
-    `check_fit` is off), `IRError` if a function returns a value that it does not compute.
+    `check_fit` is off), `IRError` if a function returns a value that it does not compute,
+    or one value twice, `UnsupportedError` if it returns a part of one.
     """
     cursor = chip.global_base
 
@@ -312,6 +313,14 @@ def _plan_frame(function: func.FuncOp, chip: Chip) -> Frame:
             raise IRError(
                 f"function @{function.sym_name.data} returns a value that it does not compute",
                 why="results are written by a launch or a call of the function itself",
+            )
+    for result in results:
+        part, whole = tensor_bytes(result), tensor_bytes(view_of(result).root)
+        if part != whole:
+            raise UnsupportedError(
+                f"function @{function.sym_name.data} returns a part of a value",
+                why=f"{part:,} of the {whole:,} bytes that are written, in the place of the result",
+                hint="return the whole value, or compute something with the part",
             )
     intervals = _live_intervals(block, returned)
     offsets: dict[FrameKey, int] = {}
