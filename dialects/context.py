@@ -22,7 +22,13 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import ParseError, UnregisteredConstructException, VerifyException
 
 from tilewright.dialects.bdc import Bdc
-from tilewright.dialects.errors import InternalError, IRError, ModelReadError, TilewrightError
+from tilewright.dialects.errors import (
+    InternalError,
+    IRError,
+    ModelReadError,
+    TilewrightError,
+    UnsupportedError,
+)
 from tilewright.dialects.gdma import Gdma
 from tilewright.dialects.top import Top
 from tilewright.dialects.tpu import Tpu
@@ -42,11 +48,17 @@ def make_context() -> Context:
     return context
 
 
+def _unknown(name: str, where: str, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{name} has an op or type that there is not", where=where, why=why, hint=_CATALOGUE
+    )
+
+
 def parse_module(text: str, name: str) -> ModuleOp:
     """The module that `text` spells; `name` is the file that messages point to.
 
-    Raises `ModelReadError` where the text is not IR, `IRError` where an op or type cannot be built
-    from what it says. Both say the line and column. The module is not verified: see
+    Raises `ModelReadError` where the text is not IR, `UnsupportedError` for ops and types that there
+    are not, `IRError` where one cannot be built from what the text says. All say the line and column. The module is not verified: see
     `dominance.verify_module`.
     """
     parser: Parser | None = None
@@ -59,24 +71,17 @@ def parse_module(text: str, name: str) -> ModuleOp:
         parser = Parser(make_context(), text, name)
         return parser.parse_module()
     except ParseError as error:
-        raise ModelReadError(
-            f"cannot read {name}",
-            where=_position(name, text, error.span.start),
-            why=error.msg,
-            hint=_CATALOGUE if "is not registered" in error.msg else None,
-        ) from error
+        where = _position(name, text, error.span.start)
+        if "is not registered" in error.msg:
+            raise _unknown(name, where, error.msg) from error
+        raise ModelReadError(f"cannot read {name}", where=where, why=error.msg) from error
     except VerifyException as error:
         raise IRError(f"illegal IR in {name}", where=reached(), why=str(error)) from error
     except TilewrightError as error:
         where = error.where or reached()
         raise type(error)(error.what, where=where, why=error.why, hint=error.hint) from error
     except UnregisteredConstructException as error:
-        raise ModelReadError(
-            f"cannot read {name}",
-            where=reached(),
-            why=str(error),
-            hint=_CATALOGUE,
-        ) from error
+        raise _unknown(name, reached(), str(error)) from error
     except (ValueError, OverflowError, RecursionError) as error:
         # xDSL lets these through for malformed attributes and for text nested without end.
         raise ModelReadError(f"cannot read {name}", where=reached(), why=str(error)) from error

@@ -41,7 +41,7 @@ def test_locations_are_left_out_on_request() -> None:
     [
         (
             "func.func @f() {\n  foo.bar\n}",
-            ModelReadError,
+            UnsupportedError,
             "m.mlir:3:1",
             "foo.bar is not registered",
         ),
@@ -50,7 +50,7 @@ def test_locations_are_left_out_on_request() -> None:
         ("func.func @f() {\n func.return %x : f32 }", ModelReadError, "m.mlir:2:24", "not defined"),
         ("%q = top.Reduce most %x : f32", ModelReadError, "m.mlir:1:17", "Expected `sum`"),
         ("builtin.module {" * 3000, ModelReadError, "m.mlir:1:", "recursion"),
-        ('%q = bdc.foo {a = #bdc.records<"0">}', ModelReadError, "m.mlir:1:", "not registered"),
+        ('%q = bdc.foo {a = #bdc.records<"0">}', UnsupportedError, "m.mlir:1:", "not registered"),
         (
             'bdc.program @p {gdma = #bdc.records<"0">}',
             ModelReadError,
@@ -80,7 +80,7 @@ def test_locations_are_left_out_on_request() -> None:
 def test_errors_say_where(text: str, error: type[Exception], where: str, why: str) -> None:
     with pytest.raises(error) as caught:
         parse_module(text, "m.mlir")
-    assert isinstance(caught.value, ModelReadError | IRError)
+    assert isinstance(caught.value, ModelReadError | IRError | UnsupportedError)
     assert (caught.value.where or "").startswith(where)
     assert why in (caught.value.why or "")
 

@@ -222,7 +222,7 @@ TAIL = "  func.return %y : tensor<2x64xf32>\n}\n"
 MODULES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "unknown op": (
         HEAD + SILU.replace("SiLU", "Swish") + TAIL,
-        3,
+        4,
         ("top.Swish is not registered", "m.mlir:2:", "tw ops"),
     ),
     "syntax": (HEAD + SILU.replace("->", "") + TAIL, 3, ("m.mlir:", "Expected '->'")),
