@@ -57,9 +57,9 @@ def _unknown(name: str, where: str, why: str) -> UnsupportedError:
 def parse_module(text: str, name: str) -> ModuleOp:
     """The module that `text` spells; `name` is the file that messages point to.
 
-    Raises `ModelReadError` where the text is not IR, `UnsupportedError` for ops and types that there
-    are not, `IRError` where one cannot be built from what the text says. All say the line and column. The module is not verified: see
-    `dominance.verify_module`.
+    Raises `ModelReadError` where the text is not IR, `UnsupportedError` for ops and types that
+    there are not, `IRError` where one cannot be built from what the text says. All say the line and
+    column. The module is not verified: see `dominance.verify_module`.
     """
     parser: Parser | None = None
 
