@@ -1,4 +1,4 @@
-"""The kernel of attention: whole rows of scores, a group of keys and values at a time."""
+"""The kernel of attention: whole rows of scores, a block of groups of keys and values at a time."""
 
 from __future__ import annotations
 
@@ -10,25 +10,14 @@ from xdsl.ir import Operation, SSAValue
 
 from tilewright.backends.chip import Chip
 from tilewright.dialects import graph, tpu
-from tilewright.dialects.bdc import BinaryFunction, UnaryFunction
-from tilewright.dialects.element_types import F32, ElementType
-from tilewright.dialects.memory_types import GlobalType, LocalType
+from tilewright.dialects.bdc import BinaryFunction
+from tilewright.dialects.element_types import F32
+from tilewright.dialects.memory_types import LocalType
 from tilewright.passes.kernels.builder import KernelBuilder
 from tilewright.passes.kernels.registry import View, register
 from tilewright.passes.kernels.softmax import softmax_rows
 from tilewright.passes.kernels.tiles import over
-from tilewright.passes.tiling.rows import rows_that_fit, slot_bytes
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """`rows` queries at a time meet `length` keys of `width` features."""
-
-    rows: int
-    length: int
-    width: int
-    scale: float
-    element: ElementType
+from tilewright.passes.tiling.attention import AttentionShape, AttentionTile, choose_tile
 
 
 @register(tpu.AttentionOp)
@@ -38,91 +27,126 @@ def build_attention(
     """One token: the heads of a group are rows. Several: tokens are rows, heads take turns."""
     assert isinstance(op, graph.Attention)
     q, k, v = operands[:3]
-    mask = operands[3] if op.mask is not None else None
-    heads, groups = op.num_heads.value.data, op.num_kv_heads.value.data
-    width, length = q.cols // heads, k.rows
-    single = q.rows == 1
-    queries = heads // groups if single else q.rows
-    rows = _rows(queries, length, width, q.element, mask is not None and not single, chip, op.name)
-    shape = _Shape(rows, length, width, op.scale.value.data, q.element)
+    heads = op.num_heads.value.data
+    shape = AttentionShape(
+        queries=q.rows,
+        length=k.rows,
+        heads=heads,
+        groups=op.num_kv_heads.value.data,
+        width=q.cols // heads,
+        element=q.element,
+        masked=op.mask is not None,
+    )
     y = results[0]
-    q_view = q.reshaped(heads, width) if single else q.global_type()
-    y_view = y.reshaped(heads, width) if single else y.global_type()
-    views: list[GlobalType] = [q_view, k.global_type(), v.global_type()]
-    views += [mask.global_type()] if mask is not None else []
+    q_view = q.reshaped(heads, shape.width) if shape.single else q.global_type()
+    y_view = y.reshaped(heads, shape.width) if shape.single else y.global_type()
+    views = [q_view, k.global_type(), v.global_type(), *(m.global_type() for m in operands[3:])]
     b = KernelBuilder([*[(view, "read") for view in views], (y_view, "write")])
     q_arg, k_arg, v_arg, *masks, y_arg = b.arguments
-    mask_arg = masks[0] if masks else None
-    shared = _shared_mask(b, mask_arg, length, q.element) if single else None
-    keys = LocalType.of(length, width, k.element)
-    with over(b, groups, 1) as group:
-        col = b.mul(group, width)
-        key, value = b.load(k_arg, 0, col, keys), b.load(v_arg, 0, col, keys)
-        if single:
-            first = b.mul(group, queries)
-            limit = b.add(first, queries)
-            with over(b, queries, rows) as row:
-                place = b.add(first, row)
-                query = b.load(q_arg, place, 0, LocalType.of(rows, width, q.element), limit=limit)
-                b.store(_attend(b, query, key, value, shared, shape), y_arg, place, 0)
-        else:
-            first_col = b.mul(group, heads // groups * width)
-            with over(b, heads // groups * width, width) as head, over(b, queries, rows) as row:
-                place = b.add(first_col, head)
-                query = b.load(q_arg, row, place, LocalType.of(rows, width, q.element))
-                added = None
-                if mask_arg is not None:
-                    added = b.load(mask_arg, row, 0, LocalType.of(rows, length, q.element))
-                b.store(_attend(b, query, key, value, added, shape), y_arg, row, place)
+    _Attention(
+        b,
+        shape,
+        choose_tile(shape, chip),
+        op.scale.value.data,
+        q_arg,
+        k_arg,
+        v_arg,
+        masks[0] if masks else None,
+        y_arg,
+    ).build()
     return b.finish(op.name)
 
 
-def _attend(
-    b: KernelBuilder,
-    query: SSAValue,
-    key: SSAValue,
-    value: SSAValue,
-    mask: SSAValue | None,
-    shape: _Shape,
-) -> SSAValue:
-    """`softmax(scale * query key^T + mask) value`; probabilities are rounded to the storage type."""
-    wide = LocalType.of(shape.rows, shape.length, F32)
-    scores = b.mm(query, key, wide, transpose_right=True)
-    scores = b.scalar(BinaryFunction.MUL, scores, shape.scale, wide)
-    if mask is not None:
-        scores = b.binary(BinaryFunction.ADD, scores, mask, wide)
-    stored = LocalType.of(shape.rows, shape.length, shape.element)
-    probabilities = softmax_rows(b, scores, wide)
-    if shape.element != F32:
-        probabilities = b.unary(UnaryFunction.CAST, probabilities, stored)
-    out = LocalType.of(shape.rows, shape.width, shape.element)
-    return b.mm(probabilities, value, out, transpose_right=False)
+@dataclass(frozen=True)
+class _Attention:
+    """The loops of the kernel, from the blocks of groups inwards."""
 
+    builder: KernelBuilder
+    shape: AttentionShape
+    tile: AttentionTile
+    scale: float
+    q: SSAValue
+    k: SSAValue
+    v: SSAValue
+    mask: SSAValue | None
+    y: SSAValue
 
-def _shared_mask(
-    b: KernelBuilder, mask: SSAValue | None, length: int, element: ElementType
-) -> SSAValue | None:
-    """The one row of a single token's mask, in every lane."""
-    if mask is None:
-        return None
-    return b.load(mask, 0, 0, LocalType.of(1, length, element, replicated=True))
+    def build(self) -> None:
+        b, shape, tile = self.builder, self.shape, self.tile
+        keys = LocalType.of(shape.length, tile.groups * shape.width, shape.element)
+        shared = self._shared_mask() if shape.single else None
+        with over(b, shape.groups, tile.groups) as block:
+            col = b.mul(block, shape.width)
+            key, value = b.load(self.k, 0, col, keys), b.load(self.v, 0, col, keys)
+            if shape.single:
+                self._one_token(block, key, value, shared)
+            else:
+                self._many_tokens(block, key, value)
 
+    def _one_token(
+        self, block: SSAValue, key: SSAValue, value: SSAValue, mask: SSAValue | None
+    ) -> None:
+        """The heads of a group are rows of the queries."""
+        b, share, rows = self.builder, self.shape.share, self.tile.rows
+        queries = LocalType.of(rows, self.shape.width, self.shape.element)
+        with over(b, self.tile.groups, 1) as group:
+            keys = self._columns(key, group), self._columns(value, group)
+            first = b.mul(b.add(block, group), share)
+            limit = b.add(first, share)
+            with over(b, share, rows) as row:
+                place = b.add(first, row)
+                query = b.load(self.q, place, 0, queries, limit=limit)
+                b.store(self._attend(query, *keys, mask), self.y, place, 0)
 
-def _rows(
-    queries: int,
-    length: int,
-    width: int,
-    element: ElementType,
-    mask_tiles: bool,
-    chip: Chip,
-    where: str,
-) -> int:
-    """Queries at a time, so that scores, probabilities, keys and values have room in a lane."""
-    slots = -(-length // chip.lanes)
-    keys = 2 * 2 * slots * slot_bytes(width, element, chip)
-    shared = 0 if mask_tiles else slot_bytes(length, element, chip)
-    wide = slot_bytes(length, F32, chip)
-    narrow = slot_bytes(length, element, chip)
-    per_row = 6 * wide + narrow + (2 * narrow if mask_tiles else 0)
-    per_row += 4 * slot_bytes(width, element, chip) + 4 * slot_bytes(1, F32, chip)
-    return rows_that_fit(queries, per_row, keys + shared, chip, where=where)
+    def _many_tokens(self, block: SSAValue, key: SSAValue, value: SSAValue) -> None:
+        """Tokens are rows; all heads of the block take turns with one tile of the mask."""
+        b, shape, tile = self.builder, self.shape, self.tile
+        queries = LocalType.of(tile.rows, tile.heads * shape.width, shape.element)
+        step = max(1, tile.heads // shape.share)
+        first_head = b.mul(block, shape.share)
+        with over(b, shape.queries, tile.rows) as row:
+            mask = None
+            if self.mask is not None:
+                scores = LocalType.of(tile.rows, shape.length, shape.element)
+                mask = b.load(self.mask, row, 0, scores)
+            with (
+                over(b, tile.groups, step) as group,
+                over(b, step * shape.share, tile.heads) as head,
+            ):
+                first = b.add(b.add(first_head, b.mul(group, shape.share)), head)
+                query = b.load(self.q, row, b.mul(first, shape.width), queries)
+                for number in range(tile.heads):
+                    of_group = b.add(group, number // shape.share)
+                    keys = self._columns(key, of_group), self._columns(value, of_group)
+                    part = self._columns(query, b.constant(number))
+                    col = b.mul(b.add(first, number), shape.width)
+                    b.store(self._attend(part, *keys, mask), self.y, row, col)
+
+    def _columns(self, tile: SSAValue, number: SSAValue) -> SSAValue:
+        """The columns of a group or head of a tile."""
+        assert isinstance(tile.type, LocalType)
+        if tile.type.cols == self.shape.width:
+            return tile
+        part = LocalType.of(tile.type.rows, self.shape.width, tile.type.element)
+        return self.builder.view(tile, self.builder.mul(number, self.shape.width), part)
+
+    def _attend(
+        self, query: SSAValue, key: SSAValue, value: SSAValue, mask: SSAValue | None
+    ) -> SSAValue:
+        """`softmax(scale * query key^T + mask) value`; probabilities are rounded once."""
+        b, shape, rows = self.builder, self.shape, self.tile.rows
+        wide = LocalType.of(rows, shape.length, F32)
+        scores = b.mm(query, key, wide, transpose_right=True)
+        scores = b.scalar(BinaryFunction.MUL, scores, self.scale, wide)
+        if mask is not None:
+            scores = b.binary(BinaryFunction.ADD, scores, mask, wide)
+        stored = LocalType.of(rows, shape.length, shape.element)
+        out = LocalType.of(rows, shape.width, shape.element)
+        return b.mm(softmax_rows(b, scores, stored), value, out, transpose_right=False)
+
+    def _shared_mask(self) -> SSAValue | None:
+        """The one row of a single token's mask, in every lane."""
+        if self.mask is None:
+            return None
+        row = LocalType.of(1, self.shape.length, self.shape.element, replicated=True)
+        return self.builder.load(self.mask, 0, 0, row)

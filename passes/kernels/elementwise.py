@@ -1,7 +1,8 @@
-"""Kernels of the ops that work element by element: activations, two-operand ops with broadcasts, constants, casts.
+"""Kernels of the ops that work element by element: activations, two-operand ops with broadcasts,
+constants, casts.
 
-Where rows lie without gaps, their number does not matter: the tensor is folded to a shape that fills all lanes, so that a
-single token takes as few cycles as its bytes.
+Where rows lie without gaps, their number does not matter: the tensor is folded to a shape that
+fills all lanes, so that a single token takes as few cycles as its bytes.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from tilewright.dialects.errors import UnsupportedError
 from tilewright.dialects.memory_types import GlobalType, LocalType
 from tilewright.passes.kernels.builder import KernelBuilder
 from tilewright.passes.kernels.registry import View, register
-from tilewright.passes.kernels.tiles import broadcast_sum, over
+from tilewright.passes.kernels.tiles import broadcast_sum, over, spans
 from tilewright.passes.tiling.rows import (
     Tile,
     TileBuffer,
     fold,
-    largest_divisor,
     run_elements,
     split_tile,
+    vectors,
 )
 
 _UNARY = {
@@ -58,7 +59,7 @@ GELU_TANH_CUBIC = 0.044715
 
 @dataclass(frozen=True)
 class Elements:
-    """What an element function is emitted with: the builder, and the types of f32 and of result tiles."""
+    """What an element function is emitted with: the builder, types of f32 and of result tiles."""
 
     builder: KernelBuilder
     wide: LocalType
@@ -83,7 +84,8 @@ def _gelu_erf(e: Elements, x: SSAValue) -> SSAValue:
 
 
 def _gelu_tanh(e: Elements, x: SSAValue) -> SSAValue:
-    # x / 2 * (1 + tanh(u)) is x * sigmoid(2 u): one command less, and no cancellation for large negative x.
+    # x / 2 * (1 + tanh(u)) is x * sigmoid(2 u): one command less, and no cancellation for large
+    # negative x.
     b = e.builder
     square = b.binary(BinaryFunction.MUL, x, x, e.wide)
     cubic = b.scalar(BinaryFunction.MUL, square, 2 * GELU_TANH_SCALE * GELU_TANH_CUBIC, e.wide)
@@ -168,7 +170,8 @@ def build_cast(
 def build_binary(
     op: Operation, operands: Sequence[View], results: Sequence[View], chip: Chip
 ) -> func.FuncOp:
-    """Two operands; the second may be a suffix of the first (a row, a stack's element, one number) or a column."""
+    """Two operands; the second may be a suffix of the first (a row, a stack's element, one number)
+    or a column."""
     a, b = operands
     plan = _Binary(op.name, a, b, results[0], _BINARY[op.name], chip)
     count, other = math.prod(a.shape), math.prod(b.shape)
@@ -178,18 +181,11 @@ def build_binary(
         return plan.by_scalar()
     if b.shape == (*a.shape[:-1], 1):
         return plan.by_column()
-    is_row = b.is_contiguous and (a.is_contiguous or other == a.cols)
-    if is_row and results[0].is_contiguous >= a.is_contiguous:
+    if b.is_contiguous and (a.is_contiguous or other == a.cols):
         rows, cols = fold(other, chip)
-        stacked = count // other * _vectors(rows, cols, chip)
-        if _vectors(count // other, other, chip) <= stacked:
+        if vectors(count // other, other, chip) <= count // other * vectors(rows, cols, chip):
             return plan.by_row()
     return plan.stacked()
-
-
-def _vectors(rows: int, cols: int, chip: Chip) -> int:
-    """Cycles of a vector pass in f32."""
-    return -(-rows // chip.lanes) * -(-cols * F32.size_bytes // chip.vector_bytes)
 
 
 def _scalar(
@@ -209,15 +205,13 @@ def _step(views: Sequence[View], chip: Chip) -> int:
     return max(run_elements(view.element, chip) for view in views)
 
 
-def _map(
-    op: Operation, x: View, y: View, emit: Emit, temporaries: int, chip: Chip
-) -> func.FuncOp:
+def _map(op: Operation, x: View, y: View, emit: Emit, temporaries: int, chip: Chip) -> func.FuncOp:
     """`y = emit(x)`, with so many f32 tiles on the way."""
     rows, cols = _shape([x, y], chip)
     buffers = [TileBuffer(x.element, 2), TileBuffer(y.element, 2), TileBuffer(F32, temporaries)]
     if temporaries == 0:
         buffers.pop()
-    tile = split_tile(rows, cols, buffers, chip, _step([x, y], chip), where=op.name)
+    tile = split_tile(rows, cols, buffers, chip, _step([x, y], chip))
     b = KernelBuilder([(x.reshaped(rows, cols), "read"), (y.reshaped(rows, cols), "write")])
     source, target = b.arguments
     types = Elements(
@@ -231,7 +225,7 @@ def _map(
 
 @dataclass(frozen=True)
 class _Binary:
-    """`y = a function b`, as one of four loop nests."""
+    """`y = a function b`, as one of four loop nests; `y` lies without gaps."""
 
     name: str
     a: View
@@ -246,7 +240,7 @@ class _Binary:
     def tile(self, rows: int, cols: int, right: TileBuffer) -> Tile:
         buffers = [TileBuffer(self.a.element, 2), TileBuffer(self.y.element, 2), right]
         step = _step([self.a, self.b, self.y], self.chip)
-        return split_tile(rows, cols, buffers, self.chip, step, where=self.name)
+        return split_tile(rows, cols, buffers, self.chip, step)
 
     def tile_types(self, tile: Tile) -> tuple[LocalType, LocalType, LocalType]:
         return (
@@ -256,7 +250,7 @@ class _Binary:
         )
 
     def stacked(self) -> func.FuncOp:
-        """`a` as a stack of tensors of the shape of `b`: a tile of `b` meets the same tile of each."""
+        """`a` as a stack of tensors of the shape of `b`: a tile of `b` meets that of each."""
         count = math.prod(self.a.shape) // math.prod(self.b.shape)
         if all(view.is_contiguous for view in (self.a, self.b, self.y)):
             rows, cols = fold(math.prod(self.b.shape), self.chip)
@@ -321,10 +315,7 @@ class _Binary:
     def by_scalar(self) -> func.FuncOp:
         """`b` is one number, brought to every lane as a column by the matrix unit."""
         rows, cols = _shape([self.a, self.y], self.chip)
-        tile = self.tile(rows, cols, TileBuffer(F32, 3, "column"))
-        # Tiles of equal height, for the column to meet them all.
-        tile = Tile(largest_divisor(rows, tile.rows), tile.cols)
-        left, _, out = self.tile_types(tile)
+        tile = self.tile(rows, cols, TileBuffer(F32, 5, "column"))
         b = self.kernel(
             self.a.reshaped(rows, cols), self.b.reshaped(1, 1), self.y.reshaped(rows, cols)
         )
@@ -332,8 +323,14 @@ class _Binary:
         number = b.load(w, 0, 0, LocalType.of(1, 1, self.b.element))
         if self.b.element != F32:
             number = b.unary(UnaryFunction.CAST, number, LocalType.of(1, 1, F32))
-        other = broadcast_sum(b, tile.rows, number, 1)
-        with over(b, rows, tile.rows) as row, over(b, cols, tile.cols) as col:
-            value = b.load(x, row, col, left)
-            b.store(b.binary(self.function, value, other, out), y, row, col)
+        # A column must be as high as the tiles that it meets: the last rows have one of their own.
+        for start, stop, height in spans(rows, tile.rows):
+            other = broadcast_sum(b, height, number, 1)
+            left, _, out = self.tile_types(Tile(height, tile.cols))
+            with (
+                over(b, stop, height, start=start) as row,
+                over(b, cols, tile.cols) as col,
+            ):
+                value = b.load(x, row, col, left)
+                b.store(b.binary(self.function, value, other, out), y, row, col)
         return b.finish(self.name)

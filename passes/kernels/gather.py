@@ -1,4 +1,4 @@
-"""The kernels that pick rows by index: embedding lookup, quantized or not, and the update of a KV cache."""
+"""The kernels that pick rows by index: embeddings, quantized or not, and updates of a KV cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_gather(
     table, indices = operands
     y = results[0]
     step = run_elements(y.element, chip)
-    tile = split_tile(y.rows, y.cols, [TileBuffer(y.element, 2)], chip, step, where=op.name)
+    tile = split_tile(y.rows, y.cols, [TileBuffer(y.element, 2)], chip, step)
     b = KernelBuilder(
         [
             (table.global_type(), "read"),
@@ -34,7 +34,9 @@ def build_gather(
     )
     table_arg, index_arg, y_arg = b.arguments
     with over(b, y.rows, tile.rows) as row, over(b, y.cols, tile.cols) as col:
-        rows = b.gather(table_arg, col, index_arg, row, LocalType.of(tile.rows, tile.cols, y.element))
+        rows = b.gather(
+            table_arg, col, index_arg, row, LocalType.of(tile.rows, tile.cols, y.element)
+        )
         b.store(rows, y_arg, row, col)
     return b.finish(op.name)
 
@@ -51,7 +53,7 @@ def build_w8a16_gather(
         TileBuffer(y.element, 2),
         TileBuffer(scale.element, 2, "column"),
     ]
-    tile = split_tile(y.rows, y.cols, buffers, chip, run_elements(codes.element, chip), where=op.name)
+    tile = split_tile(y.rows, y.cols, buffers, chip, run_elements(codes.element, chip))
     b = KernelBuilder(
         [
             (codes.global_type(), "read"),
@@ -79,7 +81,7 @@ def build_cache_update(
     """Rows go to their positions in the cache, which is the result's memory."""
     cache, rows, positions = operands
     step = run_elements(rows.element, chip)
-    tile = split_tile(rows.rows, rows.cols, [TileBuffer(rows.element, 2)], chip, step, where=op.name)
+    tile = split_tile(rows.rows, rows.cols, [TileBuffer(rows.element, 2)], chip, step)
     b = KernelBuilder(
         [
             (cache.global_type(), "update"),

@@ -31,7 +31,8 @@ def build_rms_norm(
 def build_layer_norm(
     op: Operation, operands: Sequence[View], results: Sequence[View], chip: Chip
 ) -> func.FuncOp:
-    """`(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`; the variance is that of the centred row."""
+    """`(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`, in two passes: the variance is that of
+    the centred row."""
     assert isinstance(op, graph.LayerNorm)
     has_bias = op.bias is not None
     return _normalize(op.name, operands, results[0], op.eps.value.data, has_bias, chip)
@@ -54,7 +55,7 @@ def _normalize(
         TileBuffer(F32, 5, "column"),
         *[TileBuffer(vector.element, 1, "row") for vector in vectors],
     ]
-    tile = row_tile(x.rows, x.cols, buffers, chip, where=name)
+    tile = row_tile(x.rows, x.cols, buffers, chip)
     views = [x.global_type(), *[vector.reshaped(1, x.cols) for vector in vectors]]
     b = KernelBuilder([*[(view, "read") for view in views], (y.global_type(), "write")])
     source, *rows, target = b.arguments

@@ -34,7 +34,7 @@ def build_reduce(
     mode = str(op.mode.data)
     x, y = operands[0], results[0]
     buffers = [TileBuffer(x.element, 2), TileBuffer(F32, 3, "column")]
-    tile = split_tile(x.rows, x.cols, buffers, chip, run_elements(x.element, chip), where=op.name)
+    tile = split_tile(x.rows, x.cols, buffers, chip, run_elements(x.element, chip))
     function, combine = _FUNCTIONS[mode]
     b = KernelBuilder([(x.global_type(), "read"), (y.global_type(), "write")])
     source, target = b.arguments

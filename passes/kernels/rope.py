@@ -44,7 +44,7 @@ class _Head:
 def build_rope(
     op: Operation, operands: Sequence[View], results: Sequence[View], chip: Chip
 ) -> func.FuncOp:
-    """One token: heads are rows. Several: tokens are rows, and heads take turns as column ranges of a tile."""
+    """One token: heads are rows. Several: tokens are rows, heads take turns as column ranges."""
     assert isinstance(op, graph.Rope)
     if operands[0].rows == 1:
         return _one_token(op, operands, results[0], chip)
@@ -60,7 +60,7 @@ def _one_token(op: graph.Rope, operands: Sequence[View], y: View, chip: Chip) ->
         TileBuffer(F32, 3),
         TileBuffer(F32, 2, "row"),
     ]
-    tile = row_tile(heads, width, buffers, chip, where=op.name)
+    tile = row_tile(heads, width, buffers, chip)
     b = KernelBuilder(
         [
             (x.reshaped(heads, width), "read"),
@@ -84,7 +84,7 @@ def _many_tokens(op: graph.Rope, operands: Sequence[View], y: View, chip: Chip) 
     heads, width = op.num_heads.value.data, cos.cols
     head_bytes = 2 * slot_bytes(width, y.element, chip) + 7 * slot_bytes(width, F32, chip)
     row_bytes = 2 * slot_bytes(x.cols, x.element, chip) + head_bytes
-    rows = rows_that_fit(x.rows, row_bytes, 0, chip, where=op.name)
+    rows = rows_that_fit(x.rows, row_bytes, 0, chip)
     b = KernelBuilder(
         [
             (x.global_type(), "read"),

@@ -19,14 +19,19 @@ from tilewright.passes.tiling.rows import TileBuffer, row_tile
 
 
 def softmax_rows(b: KernelBuilder, x: SSAValue, out: LocalType) -> SSAValue:
-    """`exp(x - max) / sum(exp(x - max))` of each row of a tile, rounded once to the type of `out`."""
+    """`exp(x - max) / sum(exp(x - max))` of each row of a tile, rounded once to the type of `out`.
+
+    The division is a product with the reciprocal of the sum, which is at least 1: a division takes
+    several passes, here of one column instead of all.
+    """
     wide = LocalType.of(out.rows, out.cols, F32)
     column = LocalType.of(out.rows, 1, F32)
     largest = b.reduce(ReduceFunction.MAX, x, column)
     shifted = b.binary(BinaryFunction.SUB, x, largest, wide)
     powers = b.unary(UnaryFunction.EXP, shifted, wide)
     total = b.reduce(ReduceFunction.SUM, powers, column)
-    return b.binary(BinaryFunction.DIV, powers, total, out)
+    share = b.unary(UnaryFunction.RECIPROCAL, total, column)
+    return b.binary(BinaryFunction.MUL, powers, share, out)
 
 
 @register(tpu.SoftmaxOp)
@@ -41,7 +46,7 @@ def build_softmax(
         TileBuffer(F32, 2),
         TileBuffer(F32, 2, "column"),
     ]
-    tile = row_tile(x.rows, x.cols, buffers, chip, where=op.name)
+    tile = row_tile(x.rows, x.cols, buffers, chip)
     b = KernelBuilder([(x.global_type(), "read"), (y.global_type(), "write")])
     source, target = b.arguments
     out = LocalType.of(tile.rows, tile.cols, y.element)

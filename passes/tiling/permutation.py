@@ -1,8 +1,9 @@
 """Permutations of axes as moves of two-dimensional blocks. Pure mathematics, no IR.
 
-Axes of size 1 are dropped and neighbours that stay neighbours are joined, so that `[1, 512, 32, 128]` to `[1, 32, 512, 128]`
-is `(A, B, C)` to `(B, A, C)`. A block then runs over two axes: `rows` (the axis next to the innermost of the result, or
-the result's innermost) and `cols` (the innermost axis of the source).
+Axes of size 1 are dropped and neighbours that stay neighbours are joined, so that `[1, 512, 32,
+128]` to `[1, 32, 512, 128]` is `(A, B, C)` to `(B, A, C)`. A block then runs over two axes: `rows`
+(the axis next to the innermost of the result, or the result's innermost) and `cols` (the innermost
+axis of the source).
 """
 
 from __future__ import annotations
@@ -10,21 +11,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the move: a two-dimensional view, and where each block begins in it."""
+    """One side of the move: a two-dimensional view of `rows` x `cols` elements, rows `pitch`
+    elements apart, and how many rows and columns lie between blocks that follow each other along
+    each axis of blocks."""
 
-    view: tuple[int, int]
-    starts: tuple[tuple[int, int], ...]
+    rows: int
+    cols: int
+    pitch: int
+    steps: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class BlockMove:
-    """`[rows, cols]` blocks go from `source` to `target`, each transposed on the way if `transposed`."""
+    """`[rows, cols]` blocks go from `source` to `target`, transposed on the way if `transposed`.
 
+    There are `counts` of them along each axis of blocks.
+    """
+
+    counts: tuple[int, ...]
     rows: int
     cols: int
     transposed: bool
@@ -32,14 +41,21 @@ class BlockMove:
     target: Side
 
 
-def collapse(shape: Sequence[int], order: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape and order of the same permutation with as few axes as possible (at least one)."""
-    kept = [axis for axis in order if shape[axis] != 1]
+def collapse(
+    shape: Sequence[int], order: Sequence[int], *, keep_last: bool = False
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape and order of the same permutation with as few axes as possible (at least one).
+
+    `keep_last`: the last axis of `shape` stays an axis of its own.
+    """
+    last = len(shape) - 1
+    kept = [axis for axis in order if shape[axis] != 1 or (keep_last and axis == last)]
+    ascending = sorted(kept)
+    following = dict(pairwise(ascending))
     groups: list[list[int]] = []
-    axes_left = [axis for axis in range(len(shape)) if shape[axis] != 1]
-    following = dict(zip(axes_left, axes_left[1:], strict=False))
     for axis in kept:
-        if groups and following.get(groups[-1][-1]) == axis:
+        apart = keep_last and axis == last
+        if groups and following.get(groups[-1][-1]) == axis and not apart:
             groups[-1].append(axis)
         else:
             groups.append([axis])
@@ -48,46 +64,60 @@ def collapse(shape: Sequence[int], order: Sequence[int]) -> tuple[tuple[int, ...
     return sizes or (1,), tuple(ranked.index(group) for group in groups) or (0,)
 
 
-def block_move(shape: Sequence[int], order: Sequence[int]) -> BlockMove:
-    """The move that makes `result[i] = source[i permuted]`, `result.shape[j] = shape[order[j]]`."""
-    sizes, axes = collapse(shape, order)
+def block_move(
+    shape: Sequence[int], order: Sequence[int], row_pitch: int | None = None
+) -> BlockMove:
+    """The move that makes axis `i` of the result axis `order[i]` of the source.
+
+    The source's rows (its last axis) lie `row_pitch` elements apart, without gaps if left out; the
+    result has none.
+    """
+    sizes, axes = collapse(shape, order, keep_last=row_pitch is not None)
     if len(sizes) == 1:
-        whole = Side((1, sizes[0]), ((0, 0),))
-        return BlockMove(1, sizes[0], False, whole, whole)
+        whole = Side(1, sizes[0], sizes[0], ())
+        return BlockMove((), 1, sizes[0], False, whole, whole)
     last = len(sizes) - 1
     transposed = axes[-1] != last
     row_axis = axes[-1] if transposed else axes[-2]
     others = [axis for axis in axes if axis not in (row_axis, last)]
-    indices = list(product(*(range(sizes[axis]) for axis in others)))
-    places = [dict(zip(others, index, strict=True)) for index in indices]
-    source = _side(sizes, range(len(sizes)), row_axis, last, places)
-    if transposed:
-        target = _side(sizes, axes, last, row_axis, places)
-    else:
-        target = _side(sizes, axes, row_axis, last, places)
-    return BlockMove(sizes[row_axis], sizes[last], transposed, source, target)
+    source_strides = _strides(sizes, range(len(sizes)), row_pitch)
+    target_strides = _strides(sizes, axes, None)
+    return BlockMove(
+        tuple(sizes[axis] for axis in others),
+        sizes[row_axis],
+        sizes[last],
+        transposed,
+        _side(sizes, source_strides, row_axis, others),
+        _side(sizes, target_strides, last if transposed else row_axis, others),
+    )
+
+
+def _strides(sizes: Sequence[int], axes: Sequence[int], row_pitch: int | None) -> dict[int, int]:
+    """Elements from one index to the next of each axis, in memory in the order of `axes`.
+
+    The outermost axis comes first.
+    """
+    strides = {axes[-1]: 1}
+    step = sizes[axes[-1]] if row_pitch is None else row_pitch
+    for axis in reversed(axes[:-1]):
+        strides[axis] = step
+        step *= sizes[axis]
+    return {axis: strides[axis] for axis in axes}
 
 
 def _side(
     sizes: Sequence[int],
-    axes: Sequence[int],
+    strides: dict[int, int],
     row_axis: int,
-    col_axis: int,
-    places: Sequence[dict[int, int]],
+    others: Sequence[int],
 ) -> Side:
-    """Memory in the order of `axes`, of which `col_axis` is the innermost, seen as rows of `row_axis` and all
-    axes within it."""
-    axes = list(axes)
-    at = axes.index(row_axis)
-    outer, inner = axes[:at], axes[at + 1 :]
-    rows = math.prod(sizes[axis] for axis in axes[: at + 1])
-    cols = math.prod(sizes[axis] for axis in inner)
-    starts: list[tuple[int, int]] = []
-    for place in places:
-        row = col = 0
-        for axis in outer:
-            row = row * sizes[axis] + place[axis]
-        for axis in inner:
-            col = col * sizes[axis] + (0 if axis == col_axis else place[axis])
-        starts.append((row * sizes[row_axis], col))
-    return Side((rows, cols), tuple(starts))
+    """Memory as rows of `row_axis`: the axes within it lie along a row, gaps and all; those around
+    it are more rows."""
+    axes, pitch = list(strides), strides[row_axis]
+    outer, inner = axes[: axes.index(row_axis)], axes[axes.index(row_axis) + 1 :]
+    rows = math.prod(sizes[axis] for axis in [*outer, row_axis])
+    cols = 1 + sum((sizes[axis] - 1) * strides[axis] for axis in inner)
+    steps = tuple(
+        (strides[axis] // pitch, 0) if axis in outer else (0, strides[axis]) for axis in others
+    )
+    return Side(rows, cols, pitch, steps)

@@ -1,0 +1,147 @@
+"""Tile sizes of attention: how many groups of keys and values are in local memory at once, and how
+many queries meet them. Pure mathematics, no IR.
+
+A row of scores is never split, so it must fit a lane. Several groups at once make longer runs of
+global memory, and the mask is loaded once for all of them; but the first of them are waited for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.backends.chip import Chip
+from tilewright.backends.cost import matrix_cycles, transfer_cycles, vector_cycles
+from tilewright.dialects.element_types import F32, ElementType
+from tilewright.passes.tiling.rows import divisors, rows_that_fit, slot_bytes
+
+SCORE_TILES = 6
+"""Tiles of scores in f32 that are there at once: made by one command and read by the next, and a
+few that the allocation keeps apart so that commands need not wait."""
+
+LARGEST_TURN = 8
+"""Heads whose queries are loaded at once, at most: a run of global memory is then long enough for
+any head of 32 16-bit elements or more."""
+
+SCORE_PASSES = 6
+"""Vector passes over the scores: scale, mask, maximum, difference, sum, product; `exp` besides."""
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """`heads` of `queries` tokens in `groups` that share keys and values of `length` tokens.
+
+    A `single` query has no rows of its own: the heads of a group are the rows.
+    """
+
+    queries: int
+    length: int
+    heads: int
+    groups: int
+    width: int
+    element: ElementType
+    masked: bool
+
+    @property
+    def single(self) -> bool:
+        return self.queries == 1
+
+    @property
+    def share(self) -> int:
+        """Heads a group."""
+        return self.heads // self.groups
+
+    @property
+    def rows(self) -> int:
+        """Rows that meet a group's keys at a time, if local memory allows."""
+        return self.share if self.single else self.queries
+
+
+@dataclass(frozen=True)
+class AttentionTile:
+    """`rows` of the queries of `heads` heads at a time, `groups` of keys and values.
+
+    `heads` is a divisor of the heads a group, or all heads of a divisor of `groups`; 1 for a single
+    query.
+    """
+
+    rows: int
+    groups: int
+    heads: int
+
+
+def choose_tile(shape: AttentionShape, chip: Chip) -> AttentionTile:
+    """The tile of the fewest cycles; raises `FitError` where not even the smallest one fits."""
+    best = AttentionTile(_rows(shape, 1, 1, chip), 1, 1)
+    for groups in divisors(shape.groups):
+        for heads in _head_counts(shape, groups):
+            if lane_bytes(shape, AttentionTile(1, groups, heads), chip) > chip.lane_bytes:
+                break
+            tile = AttentionTile(_rows(shape, groups, heads, chip), groups, heads)
+            if estimate_cycles(shape, tile, chip) < estimate_cycles(shape, best, chip):
+                best = tile
+    return best
+
+
+def _head_counts(shape: AttentionShape, groups: int) -> list[int]:
+    """How many heads' queries may be loaded at once, ascending; few, for the kernel repeats itself
+    for each."""
+    if shape.single:
+        return [1]
+    of_groups = [shape.share * many for many in divisors(groups)[1:]]
+    return [count for count in [*divisors(shape.share), *of_groups] if count <= LARGEST_TURN]
+
+
+def lane_bytes(shape: AttentionShape, tile: AttentionTile, chip: Chip) -> int:
+    """Bytes of a lane that a kernel with that tile takes at most."""
+    slots = -(-tile.rows // chip.lanes)
+    return _shared_bytes(shape, tile.groups, chip) + slots * _row_bytes(shape, tile.heads, chip)
+
+
+def estimate_cycles(shape: AttentionShape, tile: AttentionTile, chip: Chip) -> int:
+    """Cycles of the first loads, and then of the busier engine."""
+    element, blocks = shape.element, shape.groups // tile.groups
+    pitch = shape.groups * shape.width * element.size_bytes
+    keys = transfer_cycles(shape.length, tile.groups * shape.width, element, pitch, chip)
+    moves, first = 2 * blocks * keys, 2 * keys
+    if not shape.single:
+        pitch = shape.heads * shape.width * element.size_bytes
+        queries = transfer_cycles(shape.queries, tile.heads * shape.width, element, pitch, chip)
+        moves += shape.heads // tile.heads * queries
+        moves += shape.heads * transfer_cycles(shape.queries, shape.width, element, pitch, chip)
+        if shape.masked:
+            pitch = shape.length * element.size_bytes
+            moves += blocks * transfer_cycles(shape.queries, shape.length, element, pitch, chip)
+    products = matrix_cycles(shape.rows, shape.length, shape.width, element, chip)
+    products += matrix_cycles(shape.rows, shape.width, shape.length, element, chip)
+    passes = SCORE_PASSES + chip.special_function_passes
+    scores = vector_cycles(shape.rows, shape.length, F32.size_bytes, chip, passes)
+    turns = shape.groups if shape.single else shape.heads
+    return first + max(moves - first, turns * (products + scores))
+
+
+def _rows(shape: AttentionShape, groups: int, heads: int, chip: Chip) -> int:
+    shared = _shared_bytes(shape, groups, chip)
+    return rows_that_fit(shape.rows, _row_bytes(shape, heads, chip), shared, chip)
+
+
+def _shared_bytes(shape: AttentionShape, groups: int, chip: Chip) -> int:
+    """Keys and values, the next ones if there are any, and the mask of a single query."""
+    slots = -(-shape.length // chip.lanes)
+    copies = 1 if groups == shape.groups else 2
+    keys = 2 * copies * slots * slot_bytes(groups * shape.width, shape.element, chip)
+    mask = slot_bytes(shape.length, shape.element, chip) if shape.single and shape.masked else 0
+    return keys + mask
+
+
+def _row_bytes(shape: AttentionShape, heads: int, chip: Chip) -> int:
+    """Bytes of a slot of rows: scores, probabilities, queries, results, columns, mask."""
+    narrow = slot_bytes(shape.length, shape.element, chip)
+    tiles = SCORE_TILES * slot_bytes(shape.length, F32, chip) + narrow
+    tiles += 2 * narrow if shape.masked and not shape.single else 0
+    queries = 2 * slot_bytes(heads * shape.width, shape.element, chip)
+    return (
+        tiles
+        + queries
+        + 2 * slot_bytes(shape.width, shape.element, chip)
+        + 4 * slot_bytes(1, F32, chip)
+    )
