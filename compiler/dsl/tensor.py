@@ -108,6 +108,11 @@ class Tensor(Operand):
     def value(self) -> SSAValue:
         return self._value
 
+    def named(self, name: str) -> Tensor:
+        """This tensor, called `%name` in the IR; the name of a function's output if it is one."""
+        self._value.name_hint = name
+        return self
+
     def __repr__(self) -> str:
         return f"Tensor({describe(self)})"
 

@@ -78,13 +78,14 @@ class CausalLM(dsl.Module):
         head.
         """
         hidden = self.hidden_states(input_ids, position_ids, attention_mask)
-        return self.logits(dsl.gather(hidden, last_position))
+        return self.logits(dsl.gather(hidden, last_position)).named("logits")
 
     def decode(
         self, input_ids: dsl.Operand, position_ids: dsl.Operand, attention_mask: dsl.Operand
     ) -> dsl.Tensor:
         """Logits after one more token; adds a row to the KV caches."""
-        return self.logits(self.hidden_states(input_ids, position_ids, attention_mask))
+        hidden = self.hidden_states(input_ids, position_ids, attention_mask)
+        return self.logits(hidden).named("logits")
 
     def trace(self) -> ModuleOp:
         """The `top` module with `prefill` and `decode`."""
