@@ -3,9 +3,6 @@
 All arithmetic of the vector unit is f32: operands convert exactly, results round once, to nearest
 even. Memory is addressed by plain integers, so that one compiled form serves local memory, mapped
 weights and scratch alike; whoever passes an address has checked its range.
-
-Numba's cache of the functions that use these does not see a change of this file: after one, remove
-`backends/simulator/__pycache__`.
 """
 
 from __future__ import annotations
@@ -23,7 +20,10 @@ from tilewright.dialects.element_types import F16 as F16_ELEMENT
 from tilewright.dialects.element_types import F32 as F32_ELEMENT
 
 JIT = {"nogil": True, "error_model": "numpy"}
-"""Options of every compiled function: other threads run meanwhile, and 1 / 0 is infinity."""
+"""Options of every compiled function: other threads run meanwhile, and 1 / 0 is infinity.
+
+Not cached one by one: see `task_runner`.
+"""
 
 F32 = F32_ELEMENT.code
 F16 = F16_ELEMENT.code

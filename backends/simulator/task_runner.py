@@ -121,7 +121,8 @@ def _execute(table: Any, task: Any, first: Any, last: Any, bases: Any) -> Any:
     elif kind == _VECTOR:
         words = _words_18(at)
         immediate = f32_of_bits(np.uint32(words[5]))
-        vector_rows(first, last, *words[:5], immediate, *words[6:])
+        arguments = (*words[:5], immediate, *words[6:])
+        vector_rows(first, last, *arguments)
     elif kind == _TRANSPOSE:
         transpose_rows(first, last, *_words_8(at))
     elif kind == _PACK_ROWS:
