@@ -1,4 +1,5 @@
-"""The kernel of attention: whole rows of scores, a block of groups of keys and values at a time."""
+"""The kernels of attention. Of several tokens: whole rows of scores, a block of groups of keys and
+values at a time. Of one token, or where rows of scores are too long: `streamed_attention`."""
 
 from __future__ import annotations
 
@@ -16,8 +17,15 @@ from tilewright.dialects.memory_types import LocalType
 from tilewright.passes.kernels.builder import KernelBuilder
 from tilewright.passes.kernels.registry import View, register
 from tilewright.passes.kernels.softmax import softmax_rows
+from tilewright.passes.kernels.streamed_attention import StreamedAttention
 from tilewright.passes.kernels.tiles import over
-from tilewright.passes.tiling.attention import AttentionShape, AttentionTile, choose_tile
+from tilewright.passes.tiling import streamed_attention
+from tilewright.passes.tiling.attention import (
+    AttentionShape,
+    AttentionTile,
+    choose_tile,
+    fits_whole_rows,
+)
 
 
 @register(tpu.AttentionOp)
@@ -43,17 +51,14 @@ def build_attention(
     views = [q_view, k.global_type(), v.global_type(), *(m.global_type() for m in operands[3:])]
     b = KernelBuilder([*[(view, "read") for view in views], (y_view, "write")])
     q_arg, k_arg, v_arg, *masks, y_arg = b.arguments
-    _Attention(
-        b,
-        shape,
-        choose_tile(shape, chip),
-        op.scale.value.data,
-        q_arg,
-        k_arg,
-        v_arg,
-        masks[0] if masks else None,
-        y_arg,
-    ).build()
+    mask_arg = masks[0] if masks else None
+    scale = op.scale.value.data
+    if shape.single or not fits_whole_rows(shape, chip):
+        streamed = streamed_attention.choose_tile(shape, chip)
+        StreamedAttention(b, shape, streamed, scale, q_arg, k_arg, v_arg, mask_arg, y_arg).build()
+    else:
+        tile = choose_tile(shape, chip)
+        _Attention(b, shape, tile, scale, q_arg, k_arg, v_arg, mask_arg, y_arg).build()
     return b.finish(op.name)
 
 
@@ -74,31 +79,12 @@ class _Attention:
     def build(self) -> None:
         b, shape, tile = self.builder, self.shape, self.tile
         keys = LocalType.of(shape.length, tile.groups * shape.width, shape.element)
-        shared = self._shared_mask() if shape.single else None
         with over(b, shape.groups, tile.groups) as block:
             col = b.mul(block, shape.width)
             key, value = b.load(self.k, 0, col, keys), b.load(self.v, 0, col, keys)
-            if shape.single:
-                self._one_token(block, key, value, shared)
-            else:
-                self._many_tokens(block, key, value)
+            self._block(block, key, value)
 
-    def _one_token(
-        self, block: SSAValue, key: SSAValue, value: SSAValue, mask: SSAValue | None
-    ) -> None:
-        """The heads of a group are rows of the queries."""
-        b, share, rows = self.builder, self.shape.share, self.tile.rows
-        queries = LocalType.of(rows, self.shape.width, self.shape.element)
-        with over(b, self.tile.groups, 1) as group:
-            keys = self._columns(key, group), self._columns(value, group)
-            first = b.mul(b.add(block, group), share)
-            limit = b.add(first, share)
-            with over(b, share, rows) as row:
-                place = b.add(first, row)
-                query = b.load(self.q, place, 0, queries, limit=limit)
-                b.store(self._attend(query, *keys, mask), self.y, place, 0)
-
-    def _many_tokens(self, block: SSAValue, key: SSAValue, value: SSAValue) -> None:
+    def _block(self, block: SSAValue, key: SSAValue, value: SSAValue) -> None:
         """Tokens are rows; all heads of the block take turns with one tile of the mask."""
         b, shape, tile = self.builder, self.shape, self.tile
         queries = LocalType.of(tile.rows, tile.heads * shape.width, shape.element)
@@ -143,10 +129,3 @@ class _Attention:
         stored = LocalType.of(rows, shape.length, shape.element)
         out = LocalType.of(rows, shape.width, shape.element)
         return b.mm(softmax_rows(b, scores, stored), value, out, transpose_right=False)
-
-    def _shared_mask(self) -> SSAValue | None:
-        """The one row of a single token's mask, in every lane."""
-        if self.mask is None:
-            return None
-        row = LocalType.of(1, self.shape.length, self.shape.element, replicated=True)
-        return self.builder.load(self.mask, 0, 0, row)

@@ -1,8 +1,9 @@
 """Tile sizes of attention: how many groups of keys and values are in local memory at once, and how
 many queries meet them. Pure mathematics, no IR.
 
-A row of scores is never split, so it must fit a lane. Several groups at once make longer runs of
-global memory, and the mask is loaded once for all of them; but the first of them are waited for.
+For several tokens whose rows of scores fit a lane; the others go by `streamed_attention`. Several
+groups at once make longer runs of global memory, and the mask is loaded once for all of them; but
+the first of them are waited for.
 """
 
 from __future__ import annotations
@@ -60,13 +61,17 @@ class AttentionShape:
 class AttentionTile:
     """`rows` of the queries of `heads` heads at a time, `groups` of keys and values.
 
-    `heads` is a divisor of the heads a group, or all heads of a divisor of `groups`; 1 for a single
-    query.
+    `heads` is a divisor of the heads a group, or all heads of a divisor of `groups`.
     """
 
     rows: int
     groups: int
     heads: int
+
+
+def fits_whole_rows(shape: AttentionShape, chip: Chip) -> bool:
+    """Whether a slot of whole rows of scores fits, with the keys and values of a group."""
+    return lane_bytes(shape, AttentionTile(1, 1, 1), chip) <= chip.lane_bytes
 
 
 def choose_tile(shape: AttentionShape, chip: Chip) -> AttentionTile:
@@ -85,8 +90,6 @@ def choose_tile(shape: AttentionShape, chip: Chip) -> AttentionTile:
 def _head_counts(shape: AttentionShape, groups: int) -> list[int]:
     """How many heads' queries may be loaded at once, ascending; few, for the kernel repeats itself
     for each."""
-    if shape.single:
-        return [1]
     of_groups = [shape.share * many for many in divisors(groups)[1:]]
     return [count for count in [*divisors(shape.share), *of_groups] if count <= LARGEST_TURN]
 
@@ -103,41 +106,37 @@ def estimate_cycles(shape: AttentionShape, tile: AttentionTile, chip: Chip) -> i
     pitch = shape.groups * shape.width * element.size_bytes
     keys = transfer_cycles(shape.length, tile.groups * shape.width, element, pitch, chip)
     moves, first = 2 * blocks * keys, 2 * keys
-    if not shape.single:
-        pitch = shape.heads * shape.width * element.size_bytes
-        queries = transfer_cycles(shape.queries, tile.heads * shape.width, element, pitch, chip)
-        moves += shape.heads // tile.heads * queries
-        moves += shape.heads * transfer_cycles(shape.queries, shape.width, element, pitch, chip)
-        if shape.masked:
-            pitch = shape.length * element.size_bytes
-            moves += blocks * transfer_cycles(shape.queries, shape.length, element, pitch, chip)
-    products = matrix_cycles(shape.rows, shape.length, shape.width, element, chip)
-    products += matrix_cycles(shape.rows, shape.width, shape.length, element, chip)
+    pitch = shape.heads * shape.width * element.size_bytes
+    queries = transfer_cycles(shape.queries, tile.heads * shape.width, element, pitch, chip)
+    moves += shape.heads // tile.heads * queries
+    moves += shape.heads * transfer_cycles(shape.queries, shape.width, element, pitch, chip)
+    if shape.masked:
+        pitch = shape.length * element.size_bytes
+        moves += blocks * transfer_cycles(shape.queries, shape.length, element, pitch, chip)
+    products = matrix_cycles(shape.queries, shape.length, shape.width, element, chip)
+    products += matrix_cycles(shape.queries, shape.width, shape.length, element, chip)
     passes = SCORE_PASSES + chip.special_function_passes
-    scores = vector_cycles(shape.rows, shape.length, F32.size_bytes, chip, passes)
-    turns = shape.groups if shape.single else shape.heads
-    return first + max(moves - first, turns * (products + scores))
+    scores = vector_cycles(shape.queries, shape.length, F32.size_bytes, chip, passes)
+    return first + max(moves - first, shape.heads * (products + scores))
 
 
 def _rows(shape: AttentionShape, groups: int, heads: int, chip: Chip) -> int:
     shared = _shared_bytes(shape, groups, chip)
-    return rows_that_fit(shape.rows, _row_bytes(shape, heads, chip), shared, chip)
+    return rows_that_fit(shape.queries, _row_bytes(shape, heads, chip), shared, chip)
 
 
 def _shared_bytes(shape: AttentionShape, groups: int, chip: Chip) -> int:
-    """Keys and values, the next ones if there are any, and the mask of a single query."""
+    """Keys and values, and the next ones if there are any."""
     slots = -(-shape.length // chip.lanes)
     copies = 1 if groups == shape.groups else 2
-    keys = 2 * copies * slots * slot_bytes(groups * shape.width, shape.element, chip)
-    mask = slot_bytes(shape.length, shape.element, chip) if shape.single and shape.masked else 0
-    return keys + mask
+    return 2 * copies * slots * slot_bytes(groups * shape.width, shape.element, chip)
 
 
 def _row_bytes(shape: AttentionShape, heads: int, chip: Chip) -> int:
     """Bytes of a slot of rows: scores, probabilities, queries, results, columns, mask."""
     narrow = slot_bytes(shape.length, shape.element, chip)
     tiles = SCORE_TILES * slot_bytes(shape.length, F32, chip) + narrow
-    tiles += 2 * narrow if shape.masked and not shape.single else 0
+    tiles += 2 * narrow if shape.masked else 0
     queries = 2 * slot_bytes(heads * shape.width, shape.element, chip)
     return (
         tiles
