@@ -129,8 +129,6 @@ def observe(
     def around(index: int, launch: Launch, execute: Callable[[], None]) -> None:
         nonlocal pending, computed
         op, scope, operands = next(replay) if pending is None else pending
-        if isinstance(op, CacheUpdateOp):
-            operands = (operands[0].copy(), *operands[1:])
         execute()
         result = _result(session, op, launch)
         on_op(Execution(name, scope, op, operands, result))

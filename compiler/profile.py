@@ -1,44 +1,96 @@
-"""Where a function's cycles go: by layer of the model and by kernel."""
+"""Where a function's cycles go: by layer of the model and by kernel, and by cause in each engine.
+
+Every cycle of an engine is busy with a command, spent waiting for a command of the other engine, or
+idle after its last command while the other engine finishes the kernel.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tilewright.backends.program import Function, Launch
-from tilewright.backends.simulator.timing import KernelTime
+from tilewright.backends.simulator.timing import EngineTime, KernelTime
 from tilewright.compiler.performance import ProgramTimes
+
+END = "end"
+"""The cause of waiting behind an engine's last command: the end of the kernel."""
 
 _LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 
 
 @dataclass(frozen=True)
+class EngineProfile:
+    """The cycles of one engine by cause: `busy + waiting + idle` are `cycles`."""
+
+    cycles: int
+    busy_by: Mapping[str, int]
+    """Cycles of commands by their name, the most expensive first."""
+    waiting_for: Mapping[str, int]
+    """Cycles of waiting by the name of the other engine's command, likewise."""
+    idle_cycles: int
+
+    @staticmethod
+    def of(times: Iterable[EngineTime], cycles: int) -> EngineProfile:
+        """The sum of several launches that take `cycles`."""
+        busy, waiting, idle = Counter[str](), Counter[str](), 0
+        for time in times:
+            busy.update(time.busy_by)
+            waiting.update(time.waiting_for)
+            idle += time.idle
+        return EngineProfile(cycles, dict(busy.most_common()), dict(waiting.most_common()), idle)
+
+    @property
+    def busy(self) -> float:
+        """Share of the cycles in which the engine works."""
+        return self.share(sum(self.busy_by.values()))
+
+    @property
+    def waiting(self) -> float:
+        """Share of the cycles in which it waits for the other engine."""
+        return self.share(sum(self.waiting_for.values()))
+
+    @property
+    def idle(self) -> float:
+        """Share of the cycles after its last command."""
+        return self.share(self.idle_cycles)
+
+    def share(self, cycles: int) -> float:
+        """`cycles` as a share of all."""
+        return cycles / self.cycles if self.cycles else 0.0
+
+    def to_json(self, engine: str) -> dict[str, object]:
+        """Its fields in a row of `tw profile --json`; what is not busy is waiting."""
+        waiting_for = {**self.waiting_for, END: self.idle_cycles}
+        return {
+            f"{engine}_busy": self.busy,
+            f"{engine}_waiting": self.waiting + self.idle,
+            f"{engine}_busy_with": self._causes(self.busy_by),
+            f"{engine}_waiting_for": self._causes(waiting_for),
+        }
+
+    def _causes(self, cycles: Mapping[str, int]) -> list[dict[str, object]]:
+        return [{"cause": name, "share": self.share(n)} for name, n in cycles.items() if n]
+
+
+@dataclass(frozen=True)
 class ProfileRow:
-    """Launches that belong together, and what they cost. Cycles are of the chip's compute clock."""
+    """Launches that belong together, and what they cost. Cycles are of the compute clock."""
 
     name: str
     op: str
     launches: int
     cycles: int
-    gdma_busy_cycles: float
-    bdc_busy_cycles: float
+    gdma: EngineProfile
+    bdc: EngineProfile
     bytes_moved: int
     ideal_cycles: float
 
     @property
-    def gdma_busy(self) -> float:
-        return self.gdma_busy_cycles / self.cycles if self.cycles else 0.0
-
-    @property
-    def bdc_busy(self) -> float:
-        return self.bdc_busy_cycles / self.cycles if self.cycles else 0.0
-
-    @property
     def roofline(self) -> float:
-        """Share of the roofline: the cycles that the busier of bytes / DMA rate and compute takes,
-        of all cycles.
-        """
+        """Share of the roofline: what the larger of bytes / DMA rate and compute takes, of all."""
         return self.ideal_cycles / self.cycles if self.cycles else 0.0
 
     def to_json(self) -> dict[str, object]:
@@ -48,21 +100,23 @@ class ProfileRow:
             "op": self.op,
             "launches": self.launches,
             "cycles": self.cycles,
-            "gdma_busy": self.gdma_busy,
-            "gdma_waiting": 1 - self.gdma_busy,
-            "bdc_busy": self.bdc_busy,
-            "bdc_waiting": 1 - self.bdc_busy,
+            **self.gdma.to_json("gdma"),
+            **self.bdc.to_json("bdc"),
             "bytes": self.bytes_moved,
             "roofline": self.roofline,
         }
 
 
 def layer_of(name: str) -> str:
-    """The layer that an op's name belongs to: up to its first number (`encoder.layers.3`), else its
-    first part.
-    """
+    """The layer of an op: its name up to a number (`encoder.layers.3`), else its first part."""
     match = _LAYER.match(name)
     return match.group(1) if match else name.split(".")[0]
+
+
+def whole(times: ProgramTimes, function: Function) -> ProfileRow:
+    """One row for the whole function."""
+    costs = [times.kernels[launch.kernel] for launch in function.launches]
+    return _row(times, function.name, "", costs)
 
 
 def by_layer(times: ProgramTimes, function: Function) -> list[ProfileRow]:
@@ -96,9 +150,7 @@ def merge_equal(rows: Iterable[ProfileRow]) -> list[tuple[str, int, ProfileRow]]
 
 
 def chrome_trace(times: ProgramTimes, function: Function) -> dict[str, object]:
-    """A Chrome trace (chrome://tracing, Perfetto) of every command of `function`; microseconds are
-    those of the chip.
-    """
+    """A Chrome trace (chrome://tracing, Perfetto) of every command; microseconds of the chip."""
     events: list[dict[str, object]] = []
     scale = 1e6 / times.chip.clock_hz
     base = 0
@@ -136,13 +188,14 @@ def _grouped(
 
 def _row(times: ProgramTimes, name: str, op: str, costs: list[KernelTime]) -> ProfileRow:
     rate = times.chip.dma_bytes_per_cycle
+    cycles = sum(cost.cycles for cost in costs)
     return ProfileRow(
         name,
         op,
         len(costs),
-        sum(cost.cycles for cost in costs),
-        sum(cost.gdma.busy for cost in costs),
-        sum(cost.bdc.busy for cost in costs),
+        cycles,
+        EngineProfile.of((cost.gdma for cost in costs), cycles),
+        EngineProfile.of((cost.bdc for cost in costs), cycles),
         sum(cost.bytes_in + cost.bytes_out for cost in costs),
         sum(max((c.bytes_in + c.bytes_out) / rate, c.bdc.busy) for c in costs),
     )

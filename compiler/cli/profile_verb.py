@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping
 from pathlib import Path
 
 from tilewright.backends.program import Function
@@ -11,17 +12,19 @@ from tilewright.compiler.cli.output import megabytes, percent, print_json, print
 from tilewright.compiler.output import write_atomically
 from tilewright.compiler.performance import ProgramTimes
 from tilewright.compiler.profile import (
+    EngineProfile,
     ProfileRow,
     by_kernel,
     by_layer,
     chrome_trace,
     merge_equal,
+    whole,
 )
 from tilewright.dialects.errors import OptionError
 
 
 def run_profile(model: Path, function: str, *, trace: Path | None, json: bool) -> None:
-    """Print cycles, busy shares and bytes per layer and per kernel."""
+    """Print cycles, bytes and what both engines do, per layer and per kernel."""
     artifact = open_artifact(model)
     times = ProgramTimes(artifact.program, artifact.chip)
     functions = [f for f in artifact.program.functions if function in ("", f.name)]
@@ -39,49 +42,96 @@ def run_profile(model: Path, function: str, *, trace: Path | None, json: bool) -
 
 
 def _json(times: ProgramTimes, function: Function) -> dict[str, object]:
-    total = times.function(function)
+    total, row = times.function(function), whole(times, function)
     return {
         "function": function.name,
         "cycles": total.cycles,
         "seconds": total.seconds,
-        "gdma_busy": total.gdma_busy,
-        "bdc_busy": total.bdc_busy,
+        **row.gdma.to_json("gdma"),
+        **row.bdc.to_json("bdc"),
         "bytes_in": total.bytes_in,
         "bytes_out": total.bytes_out,
+        "roofline": row.roofline,
         "layers": [row.to_json() for row in by_layer(times, function)],
         "kernels": [row.to_json() for row in by_kernel(times, function)],
     }
 
 
+COLUMNS = (
+    "cycles",
+    "share",
+    "bytes",
+    "of roofline",
+    "GDMA busy",
+    "idle",
+    "waits for",
+    "BDC busy",
+    "idle",
+    "waits for",
+)
+"""Of each engine: cycles with a command, cycles after the last one, and the rest by cause."""
+CAUSES, TOTAL_CAUSES = 2, 4
+"""As many causes are named in a table, and for a whole function; the others are summed up."""
+
+
 def _print(times: ProgramTimes, function: Function) -> None:
-    total = times.function(function)
+    total, row = times.function(function), whole(times, function)
     print(
         f"{function.name}: {total.cycles:,} cycles, {total.seconds * 1e3:.3f} ms "
         f"with the host's launch, {total.launches} launches, {megabytes(total.bytes_in)} in, "
-        f"{megabytes(total.bytes_out)} out, GDMA {percent(total.gdma_busy)} busy, "
-        f"BDC {percent(total.bdc_busy)} busy, {total.bound}-bound"
+        f"{megabytes(total.bytes_out)} out, {total.bound}-bound, "
+        f"{percent(row.roofline)} of the roofline"
     )
-    columns = ("cycles", "share", "GDMA busy", "BDC busy", "bytes", "of roofline")
-
-    def cells(row: ProfileRow) -> tuple[object, ...]:
-        share = row.cycles / total.cycles if total.cycles else 0.0
-        return (
-            row.cycles,
-            percent(share),
-            percent(row.gdma_busy),
-            percent(row.bdc_busy),
-            megabytes(row.bytes_moved),
-            percent(row.roofline),
+    for name, engine in (("GDMA", row.gdma), ("BDC", row.bdc)):
+        busy, waiting = (
+            causes_text(engine, causes, TOTAL_CAUSES)
+            for causes in (engine.busy_by, engine.waiting_for)
         )
+        print(
+            f"  {name}: busy {percent(engine.busy)} ({busy}), "
+            f"waiting {percent(engine.waiting)} ({waiting}), idle {percent(engine.idle)}"
+        )
+    print()
+    print_table(
+        ("layer", "times", *COLUMNS),
+        [
+            (name, n, *_cells(row, total.cycles))
+            for name, n, row in merge_equal(by_layer(times, function))
+        ],
+    )
+    print()
+    print_table(
+        ("kernel", "launches", *COLUMNS),
+        [
+            (row.name, row.launches, *_cells(row, total.cycles))
+            for row in by_kernel(times, function)
+        ],
+    )
+    print()
 
-    print()
-    print_table(
-        ("layer", "times", *columns),
-        [(name, n, *cells(row)) for name, n, row in merge_equal(by_layer(times, function))],
+
+def _cells(row: ProfileRow, cycles: int) -> tuple[object, ...]:
+    engines = [
+        (
+            percent(engine.busy),
+            percent(engine.idle),
+            causes_text(engine, engine.waiting_for, CAUSES),
+        )
+        for engine in (row.gdma, row.bdc)
+    ]
+    return (
+        row.cycles,
+        percent(row.cycles / cycles if cycles else 0.0),
+        megabytes(row.bytes_moved),
+        percent(row.roofline),
+        *engines[0],
+        *engines[1],
     )
-    print()
-    print_table(
-        ("kernel", "launches", *columns),
-        [(row.name, row.launches, *cells(row)) for row in by_kernel(times, function)],
-    )
-    print()
+
+
+def causes_text(engine: EngineProfile, causes: Mapping[str, int], count: int) -> str:
+    """The first causes with their share: `load 61.0 %, store 2.5 %, other 0.1 %`; else `-`."""
+    named = list(causes.items())
+    rest = sum(cycles for _, cycles in named[count:])
+    shown = [*named[:count], *([("other", rest)] if rest else [])]
+    return ", ".join(f"{cause} {percent(engine.share(n))}" for cause, n in shown) or "-"
