@@ -44,6 +44,7 @@ class Chip:
     ddr_bytes_per_s: float
     ddr_efficiency: float
     gdma_command_cycles: int
+    """What a DMA command costs beside its bytes, in cycles of the DMA clock."""
     bdc_command_cycles: int
     special_function_passes: int
     """Vector passes that a transcendental function takes."""
@@ -55,6 +56,11 @@ class Chip:
     @property
     def bank_bytes(self) -> int:
         return self.lane_bytes // self.banks
+
+    @property
+    def gdma_issue_cycles(self) -> float:
+        """What a DMA command costs beside its bytes, in cycles of the compute clock."""
+        return self.gdma_command_cycles * self.clock_hz / self.dma_clock_hz
 
     @property
     def dma_bytes_per_cycle(self) -> float:

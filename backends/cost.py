@@ -73,7 +73,7 @@ def transfer_cycles(
     gapless = rows == 1 or pitch_bytes == row_bytes_of
     runs, run_bytes = (1, rows * row_bytes_of) if gapless else (rows, row_bytes_of)
     charged = runs * math.ceil(run_bytes / chip.dma_run_bytes) * chip.dma_run_bytes
-    return math.ceil(chip.gdma_command_cycles + charged / chip.dma_bytes_per_cycle)
+    return math.ceil(chip.gdma_issue_cycles + charged / chip.dma_bytes_per_cycle)
 
 
 def gdma_cycles(records: Records, arguments: Sequence[KernelArgument], chip: Chip) -> Int64Array:
@@ -90,7 +90,7 @@ def gdma_cycles(records: Records, arguments: Sequence[KernelArgument], chip: Chi
     runs = np.where(one_run, 1, rows)
     units = runs * _ceil_div(np.where(one_run, rows * width, width), chip.dma_run_bytes)
     units += np.where(indexed, _ceil_div(rows * I32.size_bytes, chip.dma_run_bytes), 0)
-    cycles = chip.gdma_command_cycles + units * chip.dma_run_bytes / chip.dma_bytes_per_cycle
+    cycles = chip.gdma_issue_cycles + units * chip.dma_run_bytes / chip.dma_bytes_per_cycle
     return np.ceil(cycles).astype(np.int64)
 
 

@@ -31,6 +31,11 @@ def test_peaks_are_the_published_ones():
     assert tera_ops["f32"] == pytest.approx(2, rel=0.03)
 
 
+def test_dma_commands_cost_cycles_of_the_dma_clock():
+    assert load_chip("bm1684x").gdma_issue_cycles == 5
+    assert load_chip("bm1688").gdma_issue_cycles == pytest.approx(5 * 900 / 750)
+
+
 def test_a_chip_file_of_ones_own(tmp_path: Path):
     path = tmp_path / "mine.toml"
     path.write_text(BM1684X.replace("lanes = 64", "lanes = 32").replace('"bm1684x"', '"mine"'))
