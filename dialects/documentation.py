@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
@@ -202,7 +200,3 @@ def parse_example(text: str, name: str = "example") -> ModuleOp:
     block.add_ops([*ops, ReturnOp()])
     types = [argument.type for argument in block.args]
     return ModuleOp([FuncOp("example", (types, []), Region(block))])
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(render_markdown())
