@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -72,6 +74,14 @@ def normal(shape: Sequence[int], element: ElementType, seed: int = 0, scale: flo
     """Normally distributed numbers."""
     numbers = np.random.default_rng([seed, *shape])
     return (numbers.standard_normal(tuple(shape)) * scale).astype(element.dtype)
+
+
+def chip_file(folder: Path, lane_bytes: int) -> str:
+    """A chip with so much local memory, and else like the default one."""
+    text = resources.files("tilewright.backends.chips").joinpath("bm1684x.toml").read_text()
+    path = folder / f"lanes_of_{lane_bytes}_bytes.toml"
+    path.write_text(text.replace("lane_bytes = 262144", f"lane_bytes = {lane_bytes}"))
+    return str(path)
 
 
 def values_of(operand: Operand) -> Array:

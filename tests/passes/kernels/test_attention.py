@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
@@ -9,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.passes.kernels.checking import FLOATS, Array, Build, Pitched, check, normal
+from tests.passes.kernels.checking import FLOATS, Array, Build, Pitched, check, chip_file, normal
 from xdsl.ir import Operation
 
 from tilewright.dialects import tpu
 from tilewright.dialects.element_types import F16, F32, ElementType
+from tilewright.dialects.errors import FitError
 
 elements = pytest.mark.parametrize("element", FLOATS, ids=lambda e: e.name)
 
@@ -83,6 +86,11 @@ def test_many_groups_in_blocks():
     check(attention(16, 16, 0.1), *inputs, causal(1, 520, F32))
 
 
+def test_more_heads_a_group_than_rows_a_tile():
+    inputs = operands(1, 3001, 140, 2, 8, F16)
+    check(attention(140, 2, 0.25), *inputs, causal(1, 3001, F16))
+
+
 def test_long_rows_of_scores():
     inputs = operands(70, 3001, 2, 1, 16, F16)
     check(attention(2, 1, 0.25), *inputs, causal(70, 3001, F16))
@@ -116,3 +124,37 @@ def test_any_size(
     inputs = operands(queries, length, groups * share, groups, width, element)
     inputs += [causal(queries, length, element)] if data.draw(st.booleans()) else []
     check(attention(groups * share, groups, 0.2), *inputs)
+
+
+@pytest.fixture(scope="module")
+def little(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return chip_file(tmp_path_factory.mktemp("chips"), 16384)
+
+
+@contextmanager
+def suppress_fit_error() -> Generator[None]:
+    """Whole rows that do not fit."""
+    try:
+        yield
+    except FitError as error:
+        if error.what != "the smallest tile does not fit local memory":
+            raise
+
+
+@given(
+    st.sampled_from([1, 70]),
+    st.integers(1, 900),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.integers(1, 130),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=30)
+def test_little_local_memory(
+    little: str, queries: int, length: int, groups: int, share: int, width: int, masked: bool
+):
+    """What the choice of tiles lets through has room: the allocation never fails."""
+    inputs = operands(queries, length, groups * share, groups, width, F16)
+    inputs += [causal(queries, length, F16)] if masked else []
+    with suppress_fit_error():
+        check(attention(groups * share, groups, 0.2), *inputs, chip=little)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.passes.kernels.checking import Array, Build, check, lowered, normal
+from tests.passes.kernels.checking import Array, Build, check, chip_file, lowered, normal
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.parser import Parser
@@ -73,14 +72,6 @@ def test_every_kernel_has_a_case():
 def test_on_every_chip(name: str, chip: str):
     build, operands = CASES[name]
     assert check(build, *operands, chip=chip).kernel.op == name
-
-
-def chip_file(folder: Path, lane_bytes: int) -> str:
-    """A chip with so much local memory."""
-    text = resources.files("tilewright.backends.chips").joinpath("bm1684x.toml").read_text()
-    path = folder / "small.toml"
-    path.write_text(text.replace("lane_bytes = 262144", f"lane_bytes = {lane_bytes}"))
-    return str(path)
 
 
 @pytest.mark.parametrize("name", CASES)
