@@ -13,9 +13,9 @@ from tilewright.compiler.memory_plan import MemoryPlan, WeightSlot, weight_name
 from tilewright.compiler.performance import FunctionTime, ProgramTimes
 from tilewright.compiler.pipeline import Built, CompileOptions, build_program, lower
 from tilewright.compiler.runtime import Session
+from tilewright.compiler.weights.container import WEIGHT_ELEMENTS
 from tilewright.compiler.weights.convert import NotConvertibleError, convert, rejection
 from tilewright.compiler.weights.quantize import quantize_w8a16
-from tilewright.dialects.element_types import ELEMENT_TYPES
 from tilewright.dialects.errors import ModelReadError
 
 Array = npt.NDArray[Any]
@@ -70,32 +70,36 @@ def _materialize(
     for slot in plan.weights.values():
         if slot.form == "dense":
             arrays[slot.name] = _dense(slot, _source(slot, weights))
-        elif slot.form == "scale":
-            codes, scales = quantize_w8a16(_source(slot, weights), slot.element, name=slot.key)
-            arrays[weight_name(slot.key, "codes")] = codes
-            arrays[slot.name] = scales
-            if scales.dtype != slot.element.dtype:
+        elif slot.form == "codes":
+            scale = plan.weights[weight_name(slot.key, "scale")]
+            source = _source(slot, weights)
+            codes, scales = quantize_w8a16(source, scale.element, name=slot.key)
+            arrays[slot.name] = codes
+            arrays[scale.name] = scales
+            if scales.dtype != scale.element.dtype:
                 f32_scales.append(slot.key)
     return arrays, f32_scales
 
 
 def _source(slot: WeightSlot, weights: Mapping[str, Array]) -> Array:
+    """The source of a dense tensor or of codes, as it is stored: of the shape of the slot."""
     if slot.key not in weights:
         raise ModelReadError(
             f"weight {slot.key!r} is missing", hint=f"given: {', '.join(sorted(weights)) or 'none'}"
         )
     array = weights[slot.key]
+    shape = slot.shape[::-1] if slot.transposed else slot.shape
+    if array.shape != shape:
+        raise ModelReadError(
+            f"weight {slot.key!r} has shape {list(array.shape)}, not {list(shape)}"
+        )
+    if array.dtype not in [element.dtype for element in WEIGHT_ELEMENTS.values()]:
+        raise ModelReadError(f"weight {slot.key!r} is {array.dtype}, not f32, f16 or bf16")
     return np.ascontiguousarray(array.T if slot.transposed else array)
 
 
 def _dense(slot: WeightSlot, source: Array) -> Array:
-    if source.shape != slot.shape:
-        raise ModelReadError(
-            f"weight {slot.key!r} has shape {list(source.shape)}, not {list(slot.shape)}"
-        )
-    stored = next((e for e in ELEMENT_TYPES if e.dtype == source.dtype), None)
-    if stored is None:
-        raise ModelReadError(f"weight {slot.key!r} is {source.dtype}, not f32, f16 or bf16")
+    stored = next(e for e in WEIGHT_ELEMENTS.values() if e.dtype == source.dtype)
     try:
         return convert(source, stored, slot.element)
     except NotConvertibleError as error:
