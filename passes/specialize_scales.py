@@ -1,8 +1,8 @@
 """Functions of their own for the layers whose scales are stored as f32.
 
-docs/numerics.md: where a stored f16 scale would be subnormal, the scales of that tensor are f32. Which
-tensors those are is known by resolved key, after quantization; layers that share a function may
-differ in it.
+docs/numerics.md: where a stored f16 scale would be subnormal, the scales of that tensor are f32.
+Which tensors those are is known by resolved key, after quantization; layers that share a function
+may differ in it.
 """
 
 from __future__ import annotations
