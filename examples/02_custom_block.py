@@ -1,7 +1,8 @@
 """A block of your own: a gated mixer of tokens and features, stacked six times.
 
 `outlined = True` makes the block a function: it is traced once and called six times, each time
-under another key scope, and its kernels are compiled once. Attributes name the weights, as in PyTorch; every op knows its line here.
+under another key scope, and its kernels are compiled once. Attributes name the weights, as in
+PyTorch; every op knows its line here.
 """
 
 from __future__ import annotations
