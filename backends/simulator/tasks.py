@@ -53,8 +53,8 @@ class Task(NamedTuple):
     arguments: tuple[int, ...]
 
     def split(self) -> tuple[int, int]:
-        """Units of a chunk, and chunks."""
-        wanted = max(1, min(self.work_ns // CHUNK_NS, MAX_CHUNKS))
+        """Units of a chunk, and chunks: a power of two, as tasks of equal rows share caches."""
+        wanted = min(1 << max(self.work_ns // CHUNK_NS, 1).bit_length() - 1, MAX_CHUNKS)
         chunk = _round_up(-(-self.units // wanted), self.grain)
         return chunk, -(-self.units // chunk)
 
