@@ -250,6 +250,26 @@ def test_weights_of_any_float_type(kind: Any) -> None:
         assert array.tobytes() == reference.weights[name].tobytes()
 
 
+@pytest.mark.parametrize(("quant", "error"), [("f32", 1e-5), ("f16", 4e-3), ("w8a16", 3e-2)])
+def test_a_weight_that_is_stored_transposed(quant: str, error: float) -> None:
+    class Turned(dsl.Module):
+        def __init__(self) -> None:
+            self.weight = dsl.Parameter(SIZE, 24)
+
+        def main(self, x: dsl.Operand) -> dsl.Tensor:
+            return dsl.matmul(x, self.weight) * 1.0
+
+    rng = np.random.default_rng(3)
+    weight = (rng.standard_normal((SIZE, 24)) / SIZE**0.5).astype(np.float32)
+    x = rng.standard_normal((5, SIZE)).astype(np.float32)
+    module = dsl.trace(dsl.function(x=dsl.f32(5, SIZE))(Turned().main))
+    executable = compile_module(module, {"weight": weight}, CompileOptions(quant))
+    (y,) = executable.run("main", x=x)
+    np.testing.assert_allclose(y.astype(np.float32), x @ weight, atol=error)
+    with pytest.raises(ModelReadError, match=r"has shape \[24, 40\], not \[40, 24\]"):
+        compile_module(module, {"weight": weight.T.copy()}, CompileOptions(quant))
+
+
 def test_times_are_those_of_the_program() -> None:
     times = block().times()
     assert set(times) == {"write", "read"}
