@@ -13,15 +13,21 @@ from dataclasses import dataclass
 from tilewright.backends.chip import Chip
 from tilewright.backends.cost import matrix_cycles, transfer_cycles, vector_cycles
 from tilewright.dialects.element_types import F32, ElementType
-from tilewright.passes.tiling.rows import divisors, rows_that_fit, slot_bytes
+from tilewright.passes.tiling.rows import divisors, does_not_fit, slot_bytes
 
 SCORE_TILES = 6
 """Tiles of scores in f32 that are there at once: made by one command and read by the next, and a
 few that the allocation keeps apart so that commands need not wait."""
 
-LARGEST_TURN = 8
-"""Heads whose queries are loaded at once, at most: a run of global memory is then long enough for
-any head of 32 16-bit elements or more."""
+TILES_A_TURN = 5
+"""Tiles of scores in f32 that a head makes: products, scaled, masked, differences, powers."""
+
+USUAL_TURN, LARGEST_TURN = 4, 8
+"""Heads whose queries are loaded at once: the more, the longer the runs of global memory and the
+fewer the beginnings of loops; but the kernel repeats itself for each, so more than usual only where
+that wins `GAIN`."""
+
+GAIN = 0.01
 
 SCORE_PASSES = 6
 """Vector passes over the scores: scale, mask, maximum, difference, sum, product; `exp` besides."""
@@ -75,21 +81,34 @@ def fits_whole_rows(shape: AttentionShape, chip: Chip) -> bool:
 
 
 def choose_tile(shape: AttentionShape, chip: Chip) -> AttentionTile:
-    """The tile of the fewest cycles; raises `FitError` where not even the smallest one fits."""
-    best = AttentionTile(_rows(shape, 1, 1, chip), 1, 1)
-    for groups in divisors(shape.groups):
-        for heads in _head_counts(shape, groups):
-            if lane_bytes(shape, AttentionTile(1, groups, heads), chip) > chip.lane_bytes:
-                break
-            tile = AttentionTile(_rows(shape, groups, heads, chip), groups, heads)
-            if estimate_cycles(shape, tile, chip) < estimate_cycles(shape, best, chip):
-                best = tile
-    return best
+    """The tile of the fewest cycles; raises `FitError` where not even the smallest one fits.
+
+    A tile has a slot of rows: more only lengthen what overlaps with nothing, the first loads and
+    the last stores of a loop.
+    """
+    if not fits_whole_rows(shape, chip):
+        raise does_not_fit(lane_bytes(shape, AttentionTile(1, 1, 1), chip), chip)
+    rows = min(shape.queries, chip.lanes)
+    tiles = [
+        AttentionTile(rows, groups, heads)
+        for groups in divisors(shape.groups)
+        for heads in _head_counts(shape, groups)
+    ]
+    costs = {
+        tile: (
+            max(spread_bytes(shape, tile, chip), chip.lane_bytes),
+            estimate_cycles(shape, tile, chip),
+        )
+        for tile in tiles
+        if lane_bytes(shape, tile, chip) <= chip.lane_bytes
+    }
+    spread, cycles = min(costs.values())
+    near = [t for t, cost in costs.items() if cost[0] == spread and cost[1] <= cycles * (1 + GAIN)]
+    return min(near, key=lambda tile: (abs(tile.heads - USUAL_TURN), costs[tile][1]))
 
 
 def _head_counts(shape: AttentionShape, groups: int) -> list[int]:
-    """How many heads' queries may be loaded at once, ascending; few, for the kernel repeats itself
-    for each."""
+    """How many heads' queries may be loaded at once."""
     of_groups = [shape.share * many for many in divisors(groups)[1:]]
     return [count for count in [*divisors(shape.share), *of_groups] if count <= LARGEST_TURN]
 
@@ -100,15 +119,36 @@ def lane_bytes(shape: AttentionShape, tile: AttentionTile, chip: Chip) -> int:
     return _shared_bytes(shape, tile.groups, chip) + slots * _row_bytes(shape, tile.heads, chip)
 
 
+def spread_bytes(shape: AttentionShape, tile: AttentionTile, chip: Chip) -> int:
+    """Bytes of a lane if no two values of the kernel share memory.
+
+    A pipelined loop stands twice in the kernel, each time with tiles of its own. Where they fit
+    side by side, the allocation keeps the operands of each command in different banks.
+    """
+    step = max(1, tile.heads // shape.share)
+    loops = (
+        tile.groups < shape.groups,
+        tile.rows < shape.queries,
+        step < tile.groups,
+        tile.heads < step * shape.share,
+    )
+    slots, turns = -(-tile.rows // chip.lanes), tile.heads * 2 ** sum(loops)
+    narrow = slot_bytes(shape.length, shape.element, chip)
+    turn = TILES_A_TURN * slot_bytes(shape.length, F32, chip) + narrow
+    turn += 2 * slot_bytes(shape.width, shape.element, chip) + 4 * slot_bytes(1, F32, chip)
+    around = 2 * slot_bytes(tile.heads * shape.width, shape.element, chip)
+    around += 2 * narrow if shape.masked else 0
+    return _shared_bytes(shape, tile.groups, chip) + slots * (turns * turn + around)
+
+
 def estimate_cycles(shape: AttentionShape, tile: AttentionTile, chip: Chip) -> int:
-    """Cycles of the first loads, and then of the busier engine."""
+    """Cycles of loading keys and values, which are waited for, and then of the busier engine."""
     element, blocks = shape.element, shape.groups // tile.groups
     pitch = shape.groups * shape.width * element.size_bytes
     keys = transfer_cycles(shape.length, tile.groups * shape.width, element, pitch, chip)
-    moves, first = 2 * blocks * keys, 2 * keys
     pitch = shape.heads * shape.width * element.size_bytes
     queries = transfer_cycles(shape.queries, tile.heads * shape.width, element, pitch, chip)
-    moves += shape.heads // tile.heads * queries
+    moves = shape.heads // tile.heads * queries
     moves += shape.heads * transfer_cycles(shape.queries, shape.width, element, pitch, chip)
     if shape.masked:
         pitch = shape.length * element.size_bytes
@@ -117,12 +157,7 @@ def estimate_cycles(shape: AttentionShape, tile: AttentionTile, chip: Chip) -> i
     products += matrix_cycles(shape.queries, shape.width, shape.length, element, chip)
     passes = SCORE_PASSES + chip.special_function_passes
     scores = vector_cycles(shape.queries, shape.length, F32.size_bytes, chip, passes)
-    return first + max(moves - first, shape.heads * (products + scores))
-
-
-def _rows(shape: AttentionShape, groups: int, heads: int, chip: Chip) -> int:
-    shared = _shared_bytes(shape, groups, chip)
-    return rows_that_fit(shape.queries, _row_bytes(shape, heads, chip), shared, chip)
+    return 2 * blocks * keys + max(moves, shape.heads * (products + scores))
 
 
 def _shared_bytes(shape: AttentionShape, groups: int, chip: Chip) -> int:
