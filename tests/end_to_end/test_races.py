@@ -85,6 +85,7 @@ def waiting_kernels(program: Built) -> int:
         assert find_races(kernel, program.chip) == []
         waits = waits_of(kernel)
         assert list(undetected(kernel, program.chip, waits)) == []
+        assert waits or not (len(kernel.gdma) and len(kernel.bdc)), kernel.name
         count += len(waits)
     return count
 
@@ -92,13 +93,14 @@ def waiting_kernels(program: Built) -> int:
 @pytest.mark.parametrize("seq", [64, 512])
 @pytest.mark.parametrize("quant", ["f16", "w8a16"])
 def test_every_wait_is_needed_and_enough(quant: str, seq: int) -> None:
-    assert waiting_kernels(built(CHATGLM_DEMO, quant, seq)) > 90
+    assert waiting_kernels(built(CHATGLM_DEMO, quant, seq)) > 0
 
 
 @pytest.mark.parametrize("quant", ["f16", "w8a16"])
 def test_kernels_of_the_full_size(quant: str) -> None:
     """Rings come round many times."""
-    assert waiting_kernels(built(FULL_SIZE, quant, 512)) > 1000
+    few = waiting_kernels(built(CHATGLM_DEMO, quant, 64))
+    assert waiting_kernels(built(FULL_SIZE, quant, 512)) > 5 * few
 
 
 def test_a_wait_too_many_is_noticed() -> None:
