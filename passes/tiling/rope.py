@@ -14,6 +14,7 @@ from tilewright.passes.tiling.rows import (
     row_tile,
     rows_that_fit,
     slot_bytes,
+    total_lane_bytes,
 )
 
 COMMANDS = 4
@@ -53,22 +54,40 @@ def is_faster_by_tokens(shape: RopeShape, chip: Chip) -> bool:
         return True
     if shape.source_pitch % shape.head_bytes or shape.target_pitch % shape.head_bytes:
         return False
+    if not fits_by_tokens(shape, 1, chip):
+        return False
     if columns_slot_bytes(shape, chip) > chip.lane_bytes:
         return True
     return by_tokens_cycles(shape, chip) < by_columns_cycles(shape, chip)
 
 
 def tokens_tile(shape: RopeShape, chip: Chip) -> TokensTile:
-    """Tables within `TILE_LANE_BYTES`; raises `FitError` where a slot of heads does not fit."""
+    """Tables within `TILE_LANE_BYTES`, and within what a slot of heads leaves of local memory;
+    raises `FitError` where a slot of heads does not fit."""
     limit = max(1, TILE_LANE_BYTES // slot_bytes(shape.width, F32, chip))
-    joined = shape.joined_tables
-    tokens = max(d for d in divisors(shape.tokens) if d <= limit) if joined else 1
-    buffers = [
+    tokens = 1
+    if shape.joined_tables:
+        fitting = (
+            d for d in divisors(shape.tokens) if d <= limit and fits_by_tokens(shape, d, chip)
+        )
+        tokens = max(fitting, default=1)
+    return TokensTile(
+        tokens, row_tile(shape.heads, shape.width, _tokens_buffers(shape, tokens), chip).rows
+    )
+
+
+def fits_by_tokens(shape: RopeShape, tokens: int, chip: Chip) -> bool:
+    """Whether local memory holds a slot of heads and the tables of `tokens` tokens."""
+    buffers = _tokens_buffers(shape, tokens)
+    return total_lane_bytes(buffers, 1, shape.width, chip) <= chip.lane_bytes
+
+
+def _tokens_buffers(shape: RopeShape, tokens: int) -> list[TileBuffer]:
+    return [
         TileBuffer(shape.element, 4),
         TileBuffer(F32, 3),
         TileBuffer(F32, 4 * tokens, "row"),
     ]
-    return TokensTile(tokens, row_tile(shape.heads, shape.width, buffers, chip).rows)
 
 
 def rows_by_columns(shape: RopeShape, chip: Chip) -> int:
