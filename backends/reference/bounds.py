@@ -298,8 +298,9 @@ def _one_operation(op: Operation, inputs: Sequence[Array], exact: Array) -> Arra
 
 
 def _with_constant(op: Operation, inputs: Sequence[Array], exact: Array) -> Array:
-    """One operation with an f32 constant: its 24 bits are more than the theorem above allows for, so
-    the rounding to f32 counts by itself."""
+    """One operation with an f32 constant: its 24 bits are more than the theorem above allows for,
+    so the rounding to f32 counts by itself.
+    """
     return UNIT_ROUNDOFF * np.abs(exact) + smallest_subnormal(F32)
 
 
