@@ -20,7 +20,7 @@ def estimate_cycles(problem: Problem, tiling: Tiling, chip: Chip) -> int:
 
 
 def least_cycles(problem: Problem, chip: Chip) -> int:
-    """What no tiling can beat: every operand moved once, every product computed at the peak rate."""
+    """What no tiling can beat: every operand moved once, every product formed at the peak rate."""
     m, n, k = problem.m, problem.n, problem.k
     moved = n * k * problem.stored.size_bytes + m * k * problem.element.size_bytes
     moved += m * n * problem.result.size_bytes
