@@ -29,6 +29,15 @@ def local(value: SSAValue) -> LocalType:
     return value.type
 
 
+def require_floats(op: IRDLOperation) -> None:
+    """Raises `VerifyException` unless every operand and result of `op` is floating point."""
+    values = (*op.operands, *op.results)
+    floats = all(
+        value.type.element.is_float for value in values if isinstance(value.type, LocalType)
+    )
+    require(floats, f"{op.name} works on floating point")
+
+
 def require(condition: bool, message: str) -> None:
     """Raises `VerifyException` with `message` unless `condition` holds."""
     if not condition:

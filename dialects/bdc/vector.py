@@ -13,7 +13,7 @@ from xdsl.irdl import (
     result_def,
 )
 
-from tilewright.dialects.bdc.base import TileOp, local, require
+from tilewright.dialects.bdc.base import TileOp, local, require, require_floats
 from tilewright.dialects.bdc.functions import (
     BinaryFunction,
     BinaryFunctionAttr,
@@ -94,6 +94,7 @@ class DequantOp(TileOp):
 
     - `bdc.dequant takes int8 codes`
     - `bdc.dequant takes a floating-point scale`
+    - `bdc.dequant makes floating point`
     - `bdc.dequant takes a scale a row`
     - `bdc.dequant keeps the shape`
     """
@@ -115,6 +116,7 @@ class DequantOp(TileOp):
         codes, scale, result = local(self.codes), local(self.scale), local(self.result)
         require(codes.element.name == "i8", "bdc.dequant takes int8 codes")
         require(scale.element.is_float, "bdc.dequant takes a floating-point scale")
+        require(result.element.is_float, "bdc.dequant makes floating point")
         require(scale.cols == 1 and scale.rows == codes.rows, "bdc.dequant takes a scale a row")
         require(
             (result.rows, result.cols) == (codes.rows, codes.cols), "bdc.dequant keeps the shape"
@@ -131,6 +133,7 @@ class UnaryOp(TileOp):
 
     Invariants:
 
+    - `bdc.unary works on floating point`
     - `bdc.unary keeps the shape`
     - `bdc.unary keeps the layout`
     """
@@ -151,6 +154,7 @@ class UnaryOp(TileOp):
         )
 
     def verify_(self) -> None:
+        require_floats(self)
         x, result = local(self.x), local(self.result)
         require((x.rows, x.cols) == (result.rows, result.cols), "bdc.unary keeps the shape")
         require(x.replicated == result.replicated, "bdc.unary keeps the layout")
@@ -170,6 +174,7 @@ class BinaryOp(TileOp):
 
     Invariants:
 
+    - `bdc.binary works on floating point`
     - `bdc.binary: the result has the left operand's shape`
     - `bdc.binary: the result has the left layout`
     - `bdc.binary: the right operand meets neither rows nor columns`
@@ -196,6 +201,7 @@ class BinaryOp(TileOp):
         )
 
     def verify_(self) -> None:
+        require_floats(self)
         left, right, result = local(self.left), local(self.right), local(self.result)
         require(
             (left.rows, left.cols) == (result.rows, result.cols),
@@ -221,6 +227,7 @@ class ScalarOp(TileOp):
 
     Invariants:
 
+    - `bdc.scalar works on floating point`
     - `bdc.scalar keeps the shape`
     - `bdc.scalar keeps the layout`
     """
@@ -247,6 +254,7 @@ class ScalarOp(TileOp):
         )
 
     def verify_(self) -> None:
+        require_floats(self)
         x, result = local(self.x), local(self.result)
         require((x.rows, x.cols) == (result.rows, result.cols), "bdc.scalar keeps the shape")
         require(x.replicated == result.replicated, "bdc.scalar keeps the layout")
@@ -262,6 +270,7 @@ class ReduceOp(TileOp):
 
     Invariants:
 
+    - `bdc.reduce works on floating point`
     - `bdc.reduce leaves one column`
     - `bdc.reduce works over the lanes`
     """
@@ -282,6 +291,7 @@ class ReduceOp(TileOp):
         )
 
     def verify_(self) -> None:
+        require_floats(self)
         x, result = local(self.x), local(self.result)
         require((x.rows, 1) == (result.rows, result.cols), "bdc.reduce leaves one column")
         require(not x.replicated and not result.replicated, "bdc.reduce works over the lanes")
@@ -335,6 +345,7 @@ class RotateOp(TileOp):
 
     Invariants:
 
+    - `bdc.rotate works on floating point`
     - `bdc.rotate keeps the shape`
     - `bdc.rotate: rotary_dim R is not an even number up to D`
     """
@@ -361,6 +372,7 @@ class RotateOp(TileOp):
         )
 
     def verify_(self) -> None:
+        require_floats(self)
         x, result = local(self.x), local(self.result)
         require((x.rows, x.cols) == (result.rows, result.cols), "bdc.rotate keeps the shape")
         width = self.rotary_dim.value.data
