@@ -14,7 +14,7 @@ from tilewright.backends.chip import Chip
 from tilewright.backends.program import Buffer, Function, Kernel, Launch, Port, Program
 from tilewright.compiler.memory_plan import (
     MemoryPlan,
-    PortSlot,
+    TensorSlot,
     between,
     entry_functions,
     returned_values,
@@ -183,7 +183,7 @@ class _Linker:
         raise InternalError(f"{op.name} has no place in global memory")
 
 
-def _ports(slots: tuple[PortSlot, ...]) -> tuple[Port, ...]:
+def _ports(slots: tuple[TensorSlot, ...]) -> tuple[Port, ...]:
     return tuple(Port(s.name, s.shape, s.element, s.address) for s in slots)
 
 

@@ -46,22 +46,8 @@ class WeightSlot:
 
 
 @dataclass(frozen=True)
-class StateSlot:
-    """A tensor that lives between calls."""
-
-    name: str
-    element: ElementType
-    shape: tuple[int, ...]
-    address: int
-
-    @property
-    def size_bytes(self) -> int:
-        return prod(self.shape) * self.element.size_bytes
-
-
-@dataclass(frozen=True)
-class PortSlot:
-    """An input or output of an entry function."""
+class TensorSlot:
+    """A tensor's place: of a state, which lives between calls, or of an entry's input or output."""
 
     name: str
     element: ElementType
@@ -105,9 +91,9 @@ class MemoryPlan:
     """Addresses of everything in global memory. The frames of entry functions start at `arena`."""
 
     weights: dict[str, WeightSlot]
-    states: dict[str, StateSlot]
-    inputs: dict[str, tuple[PortSlot, ...]]
-    outputs: dict[str, tuple[PortSlot, ...]]
+    states: dict[str, TensorSlot]
+    inputs: dict[str, tuple[TensorSlot, ...]]
+    outputs: dict[str, tuple[TensorSlot, ...]]
     frames: dict[str, Frame]
     arena: int
     arena_bytes: int
@@ -172,18 +158,18 @@ def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> Memo
         weights[name] = WeightSlot(
             name, key, op.form.data, op.transposed is not None, element, shape, take(size)
         )
-    states: dict[str, StateSlot] = {}
+    states: dict[str, TensorSlot] = {}
     for name in sorted(state_ops):
         shape, element = _shape_of(state_ops[name].results[0])
-        states[name] = StateSlot(name, element, shape, take(prod(shape) * element.size_bytes))
-    inputs: dict[str, tuple[PortSlot, ...]] = {}
-    outputs: dict[str, tuple[PortSlot, ...]] = {}
+        states[name] = TensorSlot(name, element, shape, take(prod(shape) * element.size_bytes))
+    inputs: dict[str, tuple[TensorSlot, ...]] = {}
+    outputs: dict[str, tuple[TensorSlot, ...]] = {}
     for function in entries:
         name = function.sym_name.data
         arguments, results = function.body.block.args, returned_values(function)
         taken: set[str] = set()
         inputs[name] = tuple(
-            PortSlot(
+            TensorSlot(
                 port_name,
                 element_of(value.type),
                 _shape_of(value)[0],
@@ -194,7 +180,7 @@ def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> Memo
             )
         )
         outputs[name] = tuple(
-            PortSlot(
+            TensorSlot(
                 port_name,
                 element_of(value.type),
                 _shape_of(value)[0],
