@@ -125,7 +125,7 @@ class _Done:
     seconds: float
 
 
-class _Cancelled(Exception):  # noqa: N818
+class _CancelledError(Exception):
     pass
 
 
@@ -309,7 +309,7 @@ class _Writer:
         step = max(1, chunk // max(1, row_bytes))
         for start in range(begin, end, step):
             if self.stop.is_set():
-                raise _Cancelled
+                raise _CancelledError
             stop = min(end, start + step)
             buffer = self._buffer("source", (stop - start) * row_bytes)
             if request.transposed:
