@@ -20,7 +20,7 @@ from tilewright.compiler.memory_plan import (
     returned_values,
     weight_name_of,
 )
-from tilewright.dialects.bdc_program import ProgramOp
+from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.errors import InternalError
 from tilewright.dialects.scopes import op_name
 from tilewright.dialects.tpu import CallOp, LaunchOp, StateOp, WeightOp

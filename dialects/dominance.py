@@ -9,7 +9,7 @@ from xdsl.irdl.dominance import DominanceInfo
 from xdsl.traits import IsolatedFromAbove
 from xdsl.utils.exceptions import VerifyException
 
-from tilewright.dialects.bdc_program import ProgramOp
+from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.errors import IRError
 from tilewright.dialects.graph import Call
 from tilewright.dialects.scopes import functions_of, where_of

@@ -14,7 +14,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from tilewright.backends.accesses import bdc_accesses, gdma_accesses
-from tilewright.dialects.bdc_program import ProgramOp
+from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.errors import IRError
 from tilewright.dialects.memory_types import VECTOR_BYTES, align_up
 from tilewright.dialects.scopes import where_of

@@ -7,6 +7,7 @@ All four are `Operand`s and share the operators.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import prod
 from types import EllipsisType
@@ -26,21 +27,23 @@ Index = slice | EllipsisType
 Number = int | float
 
 
-class Operand:
+class Operand(ABC):
     """What a DSL op takes: a shape, an element type, and a value in the function that is traced."""
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
+        """The sizes of the axes."""
 
     @property
+    @abstractmethod
     def element(self) -> ElementType:
-        raise NotImplementedError
+        """The type of the elements."""
 
     @property
+    @abstractmethod
     def value(self) -> SSAValue:
         """The value in the function that is traced now."""
-        raise NotImplementedError
 
     @property
     def rank(self) -> int:

@@ -6,6 +6,7 @@ on the right to it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Positions:
     """[S, L]: 0 where a position may look, the lowest finite value where not."""
 
 
-class CausalLM(dsl.Module):
+class CausalLM(dsl.Module, ABC):
     """The base of the language models. Subclasses give `hidden_states` and `logits`."""
 
     ignorable: tuple[str, ...] = ()
@@ -57,15 +58,15 @@ class CausalLM(dsl.Module):
     def __init__(self, summary: ModelSummary) -> None:
         self.summary = summary
 
+    @abstractmethod
     def hidden_states(
         self, input_ids: dsl.Operand, position_ids: dsl.Operand, attention_mask: dsl.Operand
     ) -> dsl.Tensor:
         """The output of the last layer, `[S, hidden]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, hidden: dsl.Operand) -> dsl.Tensor:
         """Final normalization and output head: `[S, vocabulary]`."""
-        raise NotImplementedError
 
     def prefill(
         self,

@@ -27,6 +27,7 @@ from tilewright.dialects.bdc.functions import (
     UnaryFunctionAttr,
 )
 from tilewright.dialects.bdc.matrix import MmAccumulateOp, MmOp
+from tilewright.dialects.bdc.program import AccessModeAttr, ArgumentAttr, ProgramOp, RecordsAttr
 from tilewright.dialects.bdc.vector import (
     BinaryOp,
     DequantOp,
@@ -38,7 +39,6 @@ from tilewright.dialects.bdc.vector import (
     UnaryOp,
     ViewOp,
 )
-from tilewright.dialects.bdc_program import AccessModeAttr, ArgumentAttr, ProgramOp, RecordsAttr
 from tilewright.dialects.memory_types import LocalType
 
 __all__ = [

@@ -8,7 +8,7 @@ from xdsl.dialects.builtin import DictionaryAttr, StringAttr
 
 from tilewright.backends.encoding.records import BDC_RECORD, GDMA_RECORD
 from tilewright.backends.program import Access, Kernel, KernelArgument
-from tilewright.dialects.bdc_program import AccessMode, ArgumentAttr, ProgramOp
+from tilewright.dialects.bdc.program import AccessMode, ArgumentAttr, ProgramOp
 from tilewright.dialects.errors import IRError
 from tilewright.dialects.scopes import where_of
 from tilewright.passes.kernels.commands import global_type

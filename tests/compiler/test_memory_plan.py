@@ -26,7 +26,7 @@ from tilewright.backends.chip import load_chip
 from tilewright.backends.program import Launch, Program
 from tilewright.compiler.link import link
 from tilewright.compiler.memory_plan import Between, MemoryPlan, plan_memory
-from tilewright.dialects.bdc_program import AccessMode, ArgumentAttr, ProgramOp
+from tilewright.dialects.bdc.program import AccessMode, ArgumentAttr, ProgramOp
 from tilewright.dialects.context import parse_module
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.element_types import F32

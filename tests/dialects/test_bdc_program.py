@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xdsl.dialects.builtin import ModuleOp
 
-from tilewright.dialects.bdc_program import AccessMode, ArgumentAttr, ProgramOp
+from tilewright.dialects.bdc.program import AccessMode, ArgumentAttr, ProgramOp
 from tilewright.dialects.context import parse_module, print_module
 from tilewright.dialects.element_types import F16
 from tilewright.dialects.memory_types import GlobalType

@@ -16,7 +16,7 @@ from tilewright.backends.program import Access, Kernel
 from tilewright.backends.simulator.machine import Machine
 from tilewright.backends.simulator.schedule import Schedule
 from tilewright.dialects import bdc
-from tilewright.dialects.bdc_program import ProgramOp
+from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.context import make_context
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.element_types import F16, F32, I32, ElementType

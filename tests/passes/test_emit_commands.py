@@ -18,7 +18,7 @@ from xdsl.dialects.builtin import (
 from tilewright.backends.encoding.records import BdcFlag, BdcOpcode, BMode, GdmaOpcode, ReduceCode
 from tilewright.backends.program import KernelArgument
 from tilewright.dialects import bdc, gdma
-from tilewright.dialects.bdc_program import ProgramOp, RecordsAttr
+from tilewright.dialects.bdc.program import ProgramOp, RecordsAttr
 from tilewright.dialects.context import make_context, parse_module, print_module
 from tilewright.dialects.element_types import F16, F32, I8, I32
 from tilewright.dialects.errors import IRError

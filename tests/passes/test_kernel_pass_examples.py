@@ -9,7 +9,7 @@ from tests.passes.lowering import PASSES
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
-from tilewright.dialects.bdc_program import ProgramOp, RecordsAttr
+from tilewright.dialects.bdc.program import ProgramOp, RecordsAttr
 from tilewright.dialects.context import make_context, parse_module
 from tilewright.dialects.dominance import verify_module
 

@@ -22,7 +22,7 @@ from tilewright.backends.simulator.machine import Machine
 from tilewright.backends.simulator.order import find_races
 from tilewright.backends.simulator.schedule import Schedule
 from tilewright.dialects import graph, tpu
-from tilewright.dialects.bdc_program import ProgramOp
+from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.context import make_context
 from tilewright.dialects.element_types import (
     BF16,

@@ -21,7 +21,7 @@ from tilewright.backends.simulator.machine import Machine
 from tilewright.backends.simulator.order import find_races
 from tilewright.backends.simulator.schedule import Schedule
 from tilewright.dialects import tpu
-from tilewright.dialects.bdc_program import ProgramOp
+from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.context import make_context
 from tilewright.dialects.element_types import BF16, F16, F32, I8, ElementType, tensor_type
 from tilewright.passes.kernels.matmul import MatMulViews, build, problem_of

@@ -17,7 +17,7 @@ from tilewright.backends.chip import load_chip
 from tilewright.backends.program import Kernel
 from tilewright.backends.simulator.timing import time_kernel
 from tilewright.dialects import tpu
-from tilewright.dialects.bdc_program import ProgramOp
+from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.context import make_context
 from tilewright.dialects.element_types import F16, I8, tensor_type
 from tilewright.passes.kernels.program import kernel_of
