@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from time import perf_counter
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -20,19 +19,15 @@ from tilewright.backends.chip import Chip, load_chip
 from tilewright.backends.program import Program
 from tilewright.compiler.link import link
 from tilewright.compiler.memory_plan import MemoryPlan, plan_memory
-from tilewright.dialects.context import make_context
-from tilewright.dialects.dominance import verify_kernels, verify_module
+from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
 from tilewright.dialects.errors import OptionError
 from tilewright.passes.allocate_local_memory import AllocateLocalMemoryPass
 from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass, specialize_scales
 from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.emit_commands import EmitCommandsPass
 from tilewright.passes.insert_waits import InsertWaitsPass
-from tilewright.passes.registry import check_stage
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
-KERNEL_ONLY = (DoubleBufferPass, AllocateLocalMemoryPass, InsertWaitsPass)
-"""Passes that rewrite the bodies of kernels and nothing else."""
 QUANT_MODES = ("f32", "f16", "bf16", "w8a16")
 
 
@@ -122,15 +117,15 @@ def run_passes(
     *,
     on_pass: Callable[[str, float], None] | None = None,
 ) -> None:
-    """Run passes in order, verifying what each has changed, and the stage's legality."""
-    context = make_context()
-    for each in passes:
-        start = perf_counter()
-        each.apply(context, module)
-        if isinstance(each, KERNEL_ONLY):
-            verify_kernels(module)
-        else:
-            verify_module(module)
-        check_stage(module, each.name)
-        if on_pass is not None:
-            on_pass(each.name, perf_counter() - start)
+    """Run passes in order, verified; `on_pass` hears of each, with its seconds."""
+    run_pipeline(module, passes, () if on_pass is None else (_Seconds(on_pass),))
+
+
+@dataclass
+class _Seconds(Instrument):
+    """Tells how long each pass took, its verification included."""
+
+    on_pass: Callable[[str, float], None]
+
+    def after_pass(self, run: PassRun) -> None:
+        self.on_pass(run.name, run.pass_s + run.verify_s)
