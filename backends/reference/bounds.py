@@ -14,7 +14,7 @@ those elements too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,12 @@ from tilewright.dialects import graph, top, tpu
 from tilewright.dialects.element_types import ELEMENT_TYPES, F32, ElementType
 from tilewright.dialects.errors import UnsupportedError
 from tilewright.dialects.graph import storage_of
+from tilewright.dialects.scopes import where_of
 
 Array = NDArray[Any]
+
+Handler = Callable[[Any, Sequence[Array], Array], Array | None]
+"""Bounds the error of f32 arithmetic in an op of its class: see `register`."""
 
 FUNCTION = 4 * UNIT_ROUNDOFF
 """Relative error of an f32 elementary function: 2 ulp."""
@@ -71,7 +75,12 @@ def bound(op: Operation, inputs: Sequence[Array], exact: Array) -> Array | None:
         return None
     handler = handler_of(op, _INTERNAL)
     if handler is None:
-        raise UnsupportedError(f"{op.name} has no error bound")
+        raise UnsupportedError(
+            f"{op.name} has no error bound",
+            where=where_of(op),
+            hint=f"decorate a function with bounds.register({type(op).__name__}), in a module that "
+            "is imported before",
+        )
     check_inputs(op, inputs, storage_types=False)
     widened = float64.widen_inputs(op, inputs)
     element = storage_of(op.results[0])
@@ -81,6 +90,21 @@ def bound(op: Operation, inputs: Sequence[Array], exact: Array) -> Array | None:
         exact = np.asarray(exact, dtype=np.float64)
         internal = handler(op, widened, exact)
         return None if internal is None else _with_rounding(op, internal, exact, element)
+
+
+def register(*op_classes: type[Operation]) -> Callable[[Handler], Handler]:
+    """Register the decorated function as the error bound of `op_classes` and their subclasses.
+
+    It is called as `handler(op, inputs, exact)` on float64 arrays and returns, for each element of
+    the (one) result, how far the f32 arithmetic may lead from `exact`; None if it is exact.
+    `bound` adds the rounding to the storage type.
+    """
+
+    def decorate(handler: Handler) -> Handler:
+        _INTERNAL.update(dict.fromkeys(op_classes, handler))
+        return handler
+
+    return decorate
 
 
 def _with_rounding(op: Operation, internal: Array, exact: Array, element: ElementType) -> Array:
@@ -396,9 +420,7 @@ _EXACT = (
     tpu.MinOp,
 )
 
-_Handler = Callable[[Any, Sequence[Array], Array], Array | None]
-
-_INTERNAL: Mapping[type[Operation], _Handler] = {
+_INTERNAL: dict[type[Operation], Handler] = {
     graph.MatMul: _linear,
     tpu.W8A16MatMulOp: _linear,
     graph.BatchMatMul: _batch_matmul,

@@ -19,10 +19,14 @@ from tilewright.dialects import graph, tpu
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import OptionError, UnsupportedError
 from tilewright.dialects.graph import shape_of, storage_of
+from tilewright.dialects.scopes import where_of
 
 Array = NDArray[Any]
 _T = TypeVar("_T")
 Linear = graph.MatMul | tpu.W8A16MatMulOp
+
+Handler = Callable[[Any, Sequence[Array], "Semantics"], Array | list[Array]]
+"""Evaluates an op of its class: see `register`."""
 
 BLOCK_CHANNELS = 1024
 """Output channels that are widened at a time: a weight is never held in float64 as a whole."""
@@ -56,10 +60,33 @@ def evaluate(op: Operation, inputs: Sequence[Array], semantics: Semantics) -> li
     `UnsupportedError` for ops that need more than their operands (weights, states, calls)."""
     handler = handler_of(op, _HANDLERS)
     if handler is None:
-        raise UnsupportedError(f"{op.name} cannot be evaluated by itself")
+        raise UnsupportedError(
+            f"{op.name} cannot be evaluated by itself",
+            where=where_of(op),
+            why="weights, states, calls and launches need what surrounds them; any other op needs "
+            "a function that evaluates it",
+            hint=f"decorate one with evaluation.register({type(op).__name__}), in a module that is "
+            "imported before",
+        )
     check_inputs(op, inputs, storage_types=semantics.storage_types)
     with np.errstate(all="ignore"):
-        return [handler(op, inputs, semantics)]
+        results = handler(op, inputs, semantics)
+    return results if isinstance(results, list) else [results]
+
+
+def register(*op_classes: type[Operation]) -> Callable[[Handler], Handler]:
+    """Register the decorated function as the evaluation of `op_classes` and their subclasses.
+
+    It is called as `handler(op, inputs, semantics)`: inputs fit the op's operands. It computes in
+    `semantics.wide` (`semantics.widen(array)`), ends in `semantics.finish(result, element)` for
+    each result, and returns one array or a list of them.
+    """
+
+    def decorate(handler: Handler) -> Handler:
+        _HANDLERS.update(dict.fromkeys(op_classes, handler))
+        return handler
+
+    return decorate
 
 
 def handler_of(op: Operation, handlers: Mapping[type[Operation], _T]) -> _T | None:
@@ -270,9 +297,7 @@ def _reduce(op: graph.Reduce, inputs: Sequence[Array], semantics: Semantics) -> 
     return semantics.finish(result, storage_of(op.result))
 
 
-_Handler = Callable[[Any, Sequence[Array], Semantics], Array]
-
-_HANDLERS: Mapping[type[Operation], _Handler] = {
+_HANDLERS: dict[type[Operation], Handler] = {
     graph.Gather: _gather,
     tpu.W8A16GatherOp: _w8a16_gather,
     graph.CacheUpdate: _cache_update,
