@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
-import numpy as np
 from xdsl.dialects.builtin import BFloat16Type, Float16Type, Float32Type, TensorType, i8, i32
 from xdsl.ir import Attribute
 
 from tilewright.dialects.errors import UnsupportedError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @dataclass(frozen=True)
 class ElementType:
-    """An element type of the machine: its `name`, record `code`, IR type and numpy dtype."""
+    """An element type of the machine: its `name`, record `code`, IR type and size."""
 
     name: str
     code: int
     ir: Attribute
-    dtype: np.dtype[Any]
+    size_bytes: int
 
-    @property
-    def size_bytes(self) -> int:
-        return self.dtype.itemsize
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy dtype. Tools that only read IR do without numpy, which takes long to import."""
+        import ml_dtypes
+        import numpy as np
+
+        return np.dtype(ml_dtypes.bfloat16 if self.name == "bf16" else _NUMPY_NAMES[self.name])
 
     @property
     def is_float(self) -> bool:
         return self.name in ("f32", "f16", "bf16")
 
 
-F32 = ElementType("f32", 0, Float32Type(), np.dtype(np.float32))
-F16 = ElementType("f16", 1, Float16Type(), np.dtype(np.float16))
-BF16 = ElementType("bf16", 2, BFloat16Type(), np.dtype(ml_dtypes.bfloat16))
-I8 = ElementType("i8", 3, i8, np.dtype(np.int8))
-I32 = ElementType("i32", 4, i32, np.dtype(np.int32))
+F32 = ElementType("f32", 0, Float32Type(), 4)
+F16 = ElementType("f16", 1, Float16Type(), 2)
+BF16 = ElementType("bf16", 2, BFloat16Type(), 2)
+I8 = ElementType("i8", 3, i8, 1)
+I32 = ElementType("i32", 4, i32, 4)
 
 ELEMENT_TYPES: tuple[ElementType, ...] = (F32, F16, BF16, I8, I32)
+_NUMPY_NAMES = {"f32": "float32", "f16": "float16", "i8": "int8", "i32": "int32"}
 _BY_NAME = {element.name: element for element in ELEMENT_TYPES}
 _BY_CODE = {element.code: element for element in ELEMENT_TYPES}
 _BY_IR = {element.ir: element for element in ELEMENT_TYPES}
