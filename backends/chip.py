@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tilewright.dialects import plugins
 from tilewright.dialects.errors import OptionError
 
 CHIP_NAMES = ("bm1684x", "bm1688", "bm1690")
@@ -69,18 +70,31 @@ class Chip:
 
 
 def load_chip(name_or_path: str) -> Chip:
-    """The shipped chip of that name, or the chip described by a TOML file.
+    """The shipped chip of that name, or the chip described by a TOML file, or that of a plugin.
 
-    Raises `OptionError` where there is no such chip or file, or its values are impossible.
+    Raises `OptionError` where there is no such chip or file, or its values are impossible, and
+    `PluginError` where they are a plugin's.
     """
     if name_or_path in CHIP_NAMES:
         return _shipped(name_or_path)
     path = Path(name_or_path)
-    if not path.is_file():
-        raise OptionError(
-            f"no chip {name_or_path!r}",
-            hint=f"one of {', '.join(CHIP_NAMES)}, or the path of a chip file",
-        )
+    if path.is_file():
+        return _chip_in(path)
+    if name_or_path in plugins.given("chips"):
+        return _chip_of_plugin(name_or_path)
+    raise OptionError(
+        f"no chip {name_or_path!r}",
+        why=plugins.left_out(),
+        hint=f"one of {', '.join(chip_names())}, or the path of a chip file",
+    )
+
+
+def chip_names() -> tuple[str, ...]:
+    """The names that `load_chip` knows: the shipped chips, then those of plugins."""
+    return (*CHIP_NAMES, *plugins.given("chips"))
+
+
+def _chip_in(path: Path) -> Chip:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -88,6 +102,20 @@ def load_chip(name_or_path: str) -> Chip:
             "the chip file cannot be read", where=str(path), why=str(error)
         ) from error
     return chip_from_toml(text, where=str(path))
+
+
+@cache
+def _chip_of_plugin(name: str) -> Chip:
+    giver = plugins.given("chips")[name]
+    assert giver.plugin is not None
+    path = giver.plugin.chips[name]
+    try:
+        chip = _chip_in(path)
+        if chip.name != name:
+            raise OptionError(f"it describes {chip.name!r}", where=str(path))
+    except OptionError as error:
+        raise giver.failure(f"chip {name!r} cannot be used", error) from error
+    return chip
 
 
 @cache

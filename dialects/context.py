@@ -16,11 +16,12 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.func import Func
 from xdsl.dialects.scf import Scf
-from xdsl.ir import BlockArgument, Operation
+from xdsl.ir import BlockArgument, Dialect, Operation
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import ParseError, UnregisteredConstructException, VerifyException
 
+from tilewright.dialects import plugins
 from tilewright.dialects.bdc import Bdc
 from tilewright.dialects.errors import (
     InternalError,
@@ -34,6 +35,7 @@ from tilewright.dialects.top import Top
 from tilewright.dialects.tpu import Tpu
 
 TILEWRIGHT_DIALECTS = (Top, Tpu, Gdma, Bdc)
+DIALECT_NAMES = tuple(dialect.name for dialect in TILEWRIGHT_DIALECTS)
 
 _CATALOGUE = "tw ops lists the ops that there are"
 _DENSE_LIST_LIMIT = 100
@@ -41,16 +43,39 @@ _DENSE_LIST_LIMIT = 100
 
 
 def make_context() -> Context:
-    """A context with builtin, func, arith, scf, top, tpu, gdma and bdc."""
+    """A context with builtin, func, arith, scf, top, tpu, gdma and bdc.
+
+    The dialects of plugins are loaded when one of their ops or types is met.
+    """
     context = Context()
     for dialect in (Builtin, Func, Arith, Scf, *TILEWRIGHT_DIALECTS):
         context.load_dialect(dialect)
+    for name in plugins.given("dialects"):
+        context.register_dialect(name, lambda name=name: dialect_of_plugin(name))
     return context
 
 
+def dialect_of_plugin(name: str) -> Dialect:
+    """The dialect that a plugin gives, with the plugin's modules imported.
+
+    Raises `PluginError` where it cannot be loaded.
+    """
+    giver = plugins.given("dialects")[name]
+    assert giver.plugin is not None
+    dialect = plugins.loaded(giver, "dialects", name, Dialect)
+    if dialect.name != name:
+        raise giver.failure(f"dialect {name!r}", ValueError(f"it is called {dialect.name!r}"))
+    plugins.require_modules(giver)
+    return dialect
+
+
 def _unknown(name: str, where: str, why: str) -> UnsupportedError:
+    missing = plugins.left_out()
     return UnsupportedError(
-        f"{name} has an op or type that there is not", where=where, why=why, hint=_CATALOGUE
+        f"{name} has an op or type that there is not",
+        where=where,
+        why=why if missing is None else f"{why}; {missing}",
+        hint=_CATALOGUE,
     )
 
 

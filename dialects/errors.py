@@ -110,6 +110,22 @@ class StorageError(TilewrightError):
     title = "cannot write"
 
 
+class PluginError(TilewrightError):
+    """An installed package whose plugin cannot be used."""
+
+    code = "TW011"
+    exit_code = 11
+    title = "plugin cannot be used"
+
+
+class MiscompileError(TilewrightError):
+    """A pass after which the module computes something else, or races, or cannot be executed."""
+
+    code = "TW013"
+    exit_code = 13
+    title = "miscompilation"
+
+
 class InternalError(TilewrightError):
     """A bug of Tilewright."""
 

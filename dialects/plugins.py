@@ -3,22 +3,49 @@
     [project.entry-points."tilewright.plugins"]
     acme = "acme_tilewright:PLUGIN"
 
-names a `Plugin`. Everything in it is a name and a way to load what the name stands for: `tw`
-starts without importing any of it.
+names a `Plugin`. Everything in it is a name and a way to load what the name stands for. The package
+is imported when a name is asked for that is not Tilewright's own, or names are listed, or IR is
+read; `tw --help` never looks.
+
+A plugin that cannot be used (its import fails, another thing stands behind the entry point, its
+names clash) is left out: stderr says so once, `tw doctor` says it again, and whoever asks for a
+name that nobody gives hears of it too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from importlib.metadata import entry_points
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from xdsl.ir import Dialect
 
+from tilewright.dialects.errors import PluginError, TilewrightError
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
+
 GROUP = "tilewright.plugins"
+
+T = TypeVar("T")
+
+Kind: TypeAlias = Literal["dialects", "passes", "pipelines", "chips", "importers", "backends"]
+"""The fields of a `Plugin` that give names."""
+
+_OWN: Mapping[Kind, tuple[str, str]] = {
+    "dialects": ("tilewright.dialects.context", "DIALECT_NAMES"),
+    "passes": ("tilewright.passes.registry", "PASSES"),
+    "chips": ("tilewright.backends.chip", "CHIP_NAMES"),
+    "importers": ("tilewright.compiler.importers.registry", "IMPORTERS"),
+    "backends": ("tilewright.compiler.execution", "BACKENDS"),
+}
+"""Where Tilewright's own names stand: a plugin may not give them again. Rooms above this one are
+looked up by name, and only if a plugin gives something of the kind."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +67,254 @@ class Plugin:
     importers: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     backends: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """The names that it gives of one kind."""
+        return tuple(getattr(self, kind))
+
+
+KINDS: tuple[Kind, ...] = ("dialects", "passes", "pipelines", "chips", "importers", "backends")
+
+
+@dataclass(frozen=True, eq=False)
+class Installed:
+    """An entry point of an installed package: the plugin behind it, or why it is left out."""
+
+    name: str
+    target: str
+    """What the entry point names: `module:attribute`."""
+    package: str
+    version: str
+    plugin: Plugin | None = None
+    error: PluginError | None = None
+
+    @property
+    def label(self) -> str:
+        return f"plugin {self.name} of {self.package} {self.version}"
+
+    def failure(self, what: str, error: BaseException, hint: str | None = None) -> PluginError:
+        """What to raise where `error` comes out of the plugin."""
+        why = str(error) if isinstance(error, TilewrightError) else _said(error)
+        return PluginError(
+            f"{self.label}: {what}",
+            where=f"entry point {self.name} = {self.target}",
+            why=why,
+            hint=hint or f"mend the package, or pip uninstall {self.package}",
+        )
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
 
 @cache
+def discover() -> tuple[Installed, ...]:
+    """Every entry point of the group, by name; stderr hears of those that cannot be used."""
+    found = [
+        _load(point, package)
+        for package in _packages()
+        for point in package.entry_points
+        if point.group == GROUP
+    ]
+    found = _refuse_clashes(sorted(found, key=lambda each: (each.name, each.package)))
+    for each in found:
+        if each.error is not None:
+            warn(each.error)
+    return tuple(found)
+
+
 def installed_plugins() -> tuple[Plugin, ...]:
-    """The plugins of all installed packages, by name."""
-    found = (point.load() for point in entry_points(group=GROUP))
-    return tuple(sorted(found, key=lambda plugin: plugin.name))
+    """The plugins of all installed packages that can be used, by name."""
+    return tuple(each.plugin for each in discover() if each.plugin is not None)
+
+
+def given(kind: Kind) -> Mapping[str, Installed]:
+    """Which plugin gives which name of a kind."""
+    return {
+        name: each
+        for each in discover()
+        if each.plugin is not None
+        for name in each.plugin.names(kind)
+    }
+
+
+def loaded(giver: Installed, kind: Kind, name: str, kind_of: type[T]) -> T:
+    """Call what a plugin maps `name` to; raises `PluginError` unless that gives a `kind_of`."""
+    try:
+        value = getattr(giver.plugin, kind)[name]()
+    except Exception as error:
+        raise giver.failure(f"{name!r} of its {kind} cannot be loaded", error) from error
+    if not isinstance(value, kind_of):
+        problem = TypeError(f"it is {value!r}, not a {kind_of.__name__}")
+        raise giver.failure(f"{name!r} of its {kind} cannot be loaded", problem)
+    return value
+
+
+def left_out() -> str | None:
+    """Why a name that nobody gives may be missing: the plugins that cannot be used."""
+    errors = [each.error for each in discover() if each.error is not None]
+    return "; ".join(f"{e.what} ({e.why})" for e in errors) or None
+
+
+def warn(error: PluginError) -> None:
+    """Say on stderr that something of a plugin is left out."""
+    print(f"tilewright: warning: {error}", file=sys.stderr, flush=True)
+
+
+# Finding. `importlib.metadata` reads every installed package: it would take 30 ms of each start.
+
+
+def _packages() -> Iterator[Distribution]:
+    """The installed packages that name the group; of two of one name, the first on `sys.path`."""
+    folders = list(_metadata_folders())
+    if not folders:
+        return
+    from importlib.metadata import Distribution
+
+    seen: set[str] = set()
+    for folder in folders:
+        package = Distribution.at(folder)
+        if package.name not in seen:
+            seen.add(package.name)
+            yield package
+
+
+def _metadata_folders() -> Iterator[Path]:
+    """Folders of package metadata on `sys.path` whose entry points name the group."""
+    for directory in dict.fromkeys(sys.path):
+        try:
+            names = sorted(os.listdir(directory or "."))
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith((".dist-info", ".egg-info")):
+                folder = Path(directory or ".", name)
+                try:
+                    text = (folder / "entry_points.txt").read_bytes()
+                except OSError:
+                    continue
+                if f"[{GROUP}]".encode() in text:
+                    yield folder
+
+
+def _load(point: EntryPoint, package: Distribution) -> Installed:
+    found = Installed(point.name, point.value, package.name, package.version)
+    try:
+        plugin = point.load()
+    except Exception as error:
+        return replace(found, error=found.failure("cannot be imported", error))
+    problem = _shape_problem(plugin)
+    if problem is not None:
+        return replace(found, error=found.failure("is not a plugin", TypeError(problem)))
+    return replace(found, plugin=plugin)
+
+
+def _shape_problem(plugin: object) -> str | None:
+    """What is wrong with the types of a plugin's fields; what they load is checked when it is."""
+    if not isinstance(plugin, Plugin):
+        return f"it is of type {type(plugin).__name__}, not tilewright.dialects.plugins.Plugin"
+    for each in fields(plugin):
+        value = getattr(plugin, each.name)
+        if each.name in KINDS:
+            values = list(value.values()) if isinstance(value, Mapping) else None
+            names = list(value) if isinstance(value, Mapping) else []
+            if values is None or not all(isinstance(name, str) for name in names):
+                return f"{each.name} is not a mapping by name"
+            expected = _VALUES.get(each.name)
+            for value_ in values:
+                if not (callable(value_) if expected is None else isinstance(value_, expected)):
+                    wanted = "a function" if expected is None else f"a {expected.__name__}"
+                    return f"{each.name} maps to {value_!r}, not to {wanted}"
+        elif each.name != "name":
+            expected = str if each.name == "modules" else Path
+            if not isinstance(value, tuple) or not all(isinstance(v, expected) for v in value):
+                return f"{each.name} is not a tuple of {expected.__name__}"
+    return None
+
+
+_VALUES: Mapping[str, type[object]] = {"pipelines": str, "chips": Path}
+"""What a kind maps to; all others map to functions that load."""
+
+
+# Names.
+
+
+def _refuse_clashes(found: list[Installed]) -> list[Installed]:
+    """Leave out each plugin that gives a name which Tilewright, xDSL or another plugin gives."""
+    givers: dict[tuple[Kind, str], list[str]] = {}
+    for kind in KINDS:
+        sound = [each for each in found if each.plugin is not None and each.plugin.names(kind)]
+        if sound:
+            for own in _own_names(kind):
+                givers.setdefault((kind, own), []).append("Tilewright or xDSL")
+        for each in sound:
+            assert each.plugin is not None
+            for name in each.plugin.names(kind):
+                givers.setdefault((kind, name), []).append(each.label)
+    return [_without_clash(each, givers) for each in found]
+
+
+def _without_clash(each: Installed, givers: Mapping[tuple[Kind, str], list[str]]) -> Installed:
+    for kind in KINDS if each.plugin is not None else ():
+        assert each.plugin is not None
+        for name in each.plugin.names(kind):
+            others = [giver for giver in givers[kind, name] if giver != each.label]
+            if others:
+                clash = ValueError(f"{', '.join(others)} gives it too")
+                error = each.failure(
+                    f"the name {name!r} among its {kind} is taken",
+                    clash,
+                    f"rename it, or pip uninstall {each.package}",
+                )
+                return replace(each, plugin=None, error=error)
+    return each
+
+
+def _own_names(kind: Kind) -> Iterable[str]:
+    names: list[str] = []
+    if kind in _OWN:
+        module, attribute = _OWN[kind]
+        names += getattr(import_module(module), attribute)
+    if kind == "dialects":
+        from xdsl.dialects import get_all_dialects
+
+        names += get_all_dialects()
+    if kind == "passes":
+        from xdsl.transforms import get_all_passes
+
+        names += get_all_passes()
+    return names
+
+
+# Modules that register.
+
+
+def load_modules() -> None:
+    """Import the modules of all plugins: what they register is there afterwards.
+
+    A plugin of which one fails is warned of once; asking for its ops raises.
+    """
+    for each in discover():
+        error = _module_error(each)
+        if error is not None and each not in _WARNED:
+            _WARNED.append(each)
+            warn(error)
+
+
+_WARNED: list[Installed] = []
+
+
+def require_modules(each: Installed) -> None:
+    """Import the modules of one plugin; raises `PluginError` where that fails."""
+    error = _module_error(each)
+    if error is not None:
+        raise error
+
+
+@cache
+def _module_error(each: Installed) -> PluginError | None:
+    for module in each.plugin.modules if each.plugin is not None else ():
+        try:
+            import_module(module)
+        except Exception as error:
+            return each.failure(f"its module {module} cannot be imported", error)
+    return None

@@ -15,7 +15,9 @@ from xdsl.ir import Operation
 from xdsl.irdl import IRDLOperation
 from xdsl.passes import ModulePass
 
-from tilewright.dialects.errors import InternalError, IRError
+from tilewright.dialects import plugins
+from tilewright.dialects.errors import InternalError, IRError, OptionError
+from tilewright.dialects.levels import level_of
 from tilewright.dialects.scopes import where_of
 
 PassFactory = Callable[[], type[ModulePass]]
@@ -44,9 +46,63 @@ PASSES: Mapping[str, PassFactory] = MappingProxyType(
 """Every pass, in the order of the pipeline. A value imports and returns the pass's class."""
 
 
+def find_pass(name: str) -> type[ModulePass]:
+    """The class of a pass, Tilewright's or a plugin's.
+
+    Raises `OptionError` where there is none of that name, `PluginError` where a plugin's cannot be
+    loaded.
+    """
+    if name in PASSES:
+        return PASSES[name]()
+    giver = plugins.given("passes").get(name)
+    if giver is None:
+        raise OptionError(
+            f"unknown pass {name!r}",
+            why=plugins.left_out(),
+            hint=f"one of {', '.join(sorted(pass_names()))}",
+        )
+    found = plugins.loaded(giver, "passes", name, type)
+    if not issubclass(found, ModulePass) or found.name != name:
+        problem = TypeError(f"{found!r} is not a pass of that name")
+        raise giver.failure(f"{name!r} of its passes cannot be loaded", problem)
+    return found
+
+
+def pass_names() -> tuple[str, ...]:
+    """The names that `find_pass` knows: ours in the order of the pipeline, then plugins'."""
+    return (*PASSES, *plugins.given("passes"))
+
+
+PIPELINES: Mapping[str, str] = MappingProxyType(
+    {
+        "kernels": "tile-for-local-memory,double-buffer,allocate-local-memory,insert-waits,"
+        "emit-commands",
+        "compile": "convert-top-to-tpu,kernels",
+    }
+)
+"""Lists of passes, and of other pipelines, that have a name of their own; as `tw opt -p` takes
+them."""
+
+
+def find_pipeline(name: str) -> str | None:
+    """The text of a named pipeline, Tilewright's or a plugin's; none if there is none."""
+    if name in PIPELINES:
+        return PIPELINES[name]
+    giver = plugins.given("pipelines").get(name)
+    return None if giver is None or giver.plugin is None else giver.plugin.pipelines[name]
+
+
+def pipeline_names() -> tuple[str, ...]:
+    """The names that `find_pipeline` knows."""
+    return (*PIPELINES, *plugins.given("pipelines"))
+
+
 @dataclass(frozen=True)
 class Stage:
-    """What a module consists of after a pass: ops or `dialect.*`, and the attributes they have."""
+    """What a module consists of after a pass: ops or `level.*`, and the attributes they have.
+
+    `tpu.*` are all `TpuOp`s, those of plugins too.
+    """
 
     legal: tuple[str, ...]
     required: tuple[str, ...] = ()
@@ -85,7 +141,7 @@ def check_stage(module: ModuleOp, pass_name: str) -> None:
     stage = STAGES[pass_name]
     legal = frozenset(stage.legal)
     for op in module.walk():
-        if op.name not in legal and f"{op.dialect_name()}.*" not in legal:
+        if op.name not in legal and f"{level_of(op)}.*" not in legal:
             raise IRError(
                 f"{op.name} may not remain after {pass_name}",
                 where=where_of(op),

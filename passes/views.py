@@ -20,6 +20,7 @@ from xdsl.dialects import func
 from xdsl.ir import Attribute, Operation, SSAValue, Use
 
 from tilewright.dialects import graph, tpu
+from tilewright.dialects.levels import level_of
 from tilewright.passes.kernels.registry import View
 
 _NO_KERNEL = (graph.Weight, graph.State, graph.Call, graph.Reshape, tpu.LaunchOp)
@@ -36,7 +37,7 @@ class ViewOf:
 
 def needs_kernel(op: Operation) -> bool:
     """Whether `op` is a `tpu` op that a kernel computes: neither a name for data nor a view."""
-    if not op.name.startswith("tpu.") or isinstance(op, _NO_KERNEL):
+    if level_of(op) != "tpu" or isinstance(op, _NO_KERNEL):
         return False
     return not isinstance(op, graph.Slice) or _slice_view(op) is None
 

@@ -34,7 +34,7 @@ from tilewright.dialects.errors import (
     TilewrightError,
 )
 from tilewright.dialects.scopes import where_of
-from tilewright.passes.registry import PASSES
+from tilewright.passes.registry import find_pass
 
 SPLIT_MARK = "// -----"
 _SPLIT_LINE = re.compile(rf"^{SPLIT_MARK}[ \t]*$", re.MULTILINE)
@@ -88,11 +88,7 @@ def passes_from_text(pipeline: str) -> list[ModulePass]:
         ) from error
     passes: list[ModulePass] = []
     for spec in specs:
-        if spec.name not in PASSES:
-            raise OptionError(
-                f"unknown pass {spec.name!r}", hint=f"one of {', '.join(sorted(PASSES))}"
-            )
-        pass_class = PASSES[spec.name]()
+        pass_class = find_pass(spec.name)
         try:
             passes.append(pass_class.from_spec(spec))
         except (ValueError, TypeError) as error:

@@ -10,9 +10,10 @@ from tilewright.compiler.language_model import ImportedModel, Tables, weight_sha
 from tilewright.dialects.context import parse_module
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.errors import IRError, ModelReadError
+from tilewright.dialects.levels import level_of
 from tilewright.dialects.scopes import functions_of, where_of
 
-_DIALECTS = ("builtin", "func", "top")
+_LEVELS = ("builtin", "func", "top")
 
 
 def load_mlir(path: Path | str) -> ImportedModel:
@@ -29,11 +30,12 @@ def load_mlir(path: Path | str) -> ImportedModel:
     module = parse_module(text, str(path))
     verify_module(module)
     for op in module.walk():
-        if op.dialect_name() not in _DIALECTS:
+        if level_of(op) not in _LEVELS:
             raise IRError(
                 f"{op.name} stands in a model",
                 where=where_of(op),
-                hint="a model is given in ops of top; tw opt takes IR of any level",
+                hint="a model is given in ops of top, or of plugins' dialects on that level; "
+                "tw opt takes IR of any level",
             )
     _require_entry(module, path)
     return ImportedModel(

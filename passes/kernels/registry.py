@@ -28,6 +28,7 @@ from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Attribute, Operation
 
 from tilewright.backends.chip import Chip
+from tilewright.dialects import plugins
 from tilewright.dialects.element_types import ElementType, element_of
 from tilewright.dialects.errors import InternalError, UnsupportedError
 from tilewright.dialects.memory_types import GlobalType
@@ -44,7 +45,8 @@ FAMILIES: tuple[str, ...] = (
     "rope",
     "softmax",
 )
-"""The modules of this package that register builders; imported when the first kernel is built."""
+"""The modules of this package that register builders; imported, like those of plugins, when the
+first kernel is built."""
 
 
 @dataclass(frozen=True)
@@ -139,3 +141,4 @@ def build_kernel(
 def _import_families() -> None:
     for family in FAMILIES:
         importlib.import_module(f"tilewright.passes.kernels.{family}")
+    plugins.load_modules()
