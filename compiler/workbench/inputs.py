@@ -7,8 +7,8 @@ kernels compute the same function of these inputs, and a comparison in float64 s
 rounding of float64 (docs/workbench.md).
 
 What an input must be follows from its uses, traced through calls, views and launches: row indices
-stay below the table's rows, cache positions differ, RoPE tables end in cos 1 and sin 0, masks do not
-hide a whole row.
+stay below the table's rows, cache positions differ, RoPE tables end in cos 1 and sin 0, masks do
+not hide a whole row.
 """
 
 from __future__ import annotations
