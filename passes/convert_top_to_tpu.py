@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, BlockArgument, Operation, OpResult, Region, SSAValue
+from xdsl.ir import BlockArgument, Operation, OpResult, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from tilewright.dialects import graph, top, tpu
-from tilewright.dialects.element_types import BF16, F16, F32, I8, ElementType, tensor_type
-from tilewright.dialects.errors import IRError, OptionError
+from tilewright.dialects.element_types import ElementType
+from tilewright.dialects.errors import IRError
 from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.dialects.scopes import functions_of, where_of
-from tilewright.passes.specialize_scales import SCALE_ATTRIBUTE, specialize_scales
+from tilewright.passes import actions
+from tilewright.passes.lowerings import Conversion, ConversionOptions, Lowering, lowerings_of
+from tilewright.passes.lowerings.conversion import typed
+from tilewright.passes.specialize_scales import specialize_scales
 
 __all__ = ["ConvertTopToTpuPass", "specialize_scales"]
 
-ROLE_ATTRIBUTE = "top.role"
-"""On a `top.MatMul`: `"head"`; on a `top.Gather`: `"embedding"`."""
-
-QUANT_MODES = ("f32", "f16", "bf16", "w8a16")
-_ELEMENTS = {"f32": F32, "f16": F16, "bf16": BF16}
 _MOVERS = (graph.Reshape, graph.Slice, graph.Permute, graph.Concat, graph.Gather)
-"""Ops whose result holds their first operand's elements: they keep its type."""
-_TPU_OPS: dict[str, type[Operation]] = {op.name: op for op in tpu.Tpu.operations}
+"""Ops whose result holds their first operand's elements: a table stays one through them."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +79,9 @@ class ConvertTopToTpuPass(ModulePass):
     quant_embedding: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        if self.quant not in QUANT_MODES:
-            raise OptionError(
-                f"unknown quantization {self.quant!r}", hint=f"one of {', '.join(QUANT_MODES)}"
-            )
-        if self.act not in ("f16", "bf16"):
-            raise OptionError(f"unknown activation type {self.act!r}", hint="f16 or bf16")
-        compute = _ELEMENTS[self.act if self.quant == "w8a16" else self.quant]
-        conversion = _ModuleConversion(op, self, compute, _f32_values(op))
+        del ctx
+        options = ConversionOptions(self.quant, self.act, self.quant_head, self.quant_embedding)
+        conversion = _ModuleConversion(functions_of(op), options, _f32_values(op))
         for name, function in functions_of(op).items():
             Rewriter.replace_op(function, conversion.function(name), [])
 
@@ -130,53 +122,55 @@ def _f32_values(module: ModuleOp) -> set[SSAValue]:
 class _ModuleConversion:
     """Converts functions, those that are called before those that call them."""
 
-    module: ModuleOp
-    options: ConvertTopToTpuPass
-    compute: ElementType
+    functions: Mapping[str, FuncOp]
+    options: ConversionOptions
     f32_values: set[SSAValue]
     converted: dict[str, FuncOp] = field(default_factory=dict[str, FuncOp])
-
-    def __post_init__(self) -> None:
-        self._functions = functions_of(self.module)
 
     def function(self, name: str) -> FuncOp:
         """The converted function."""
         if name not in self.converted:
-            self.converted[name] = _FunctionConversion(self, self._functions[name]).run()
+            old = self.functions[name]
+            callees = {
+                callee: self.function(callee)
+                for callee in (
+                    op.callee.string_value() for op in old.walk() if isinstance(op, top.CallOp)
+                )
+            }
+            self.converted[name] = _FunctionConversion(self, old, callees).run()
         return self.converted[name]
 
 
 class _FunctionConversion:
-    """Rebuilds a function: `values` maps the old values to the new ones, `weights` aside."""
+    """Rebuilds a function, op by op."""
 
-    def __init__(self, conversion: _ModuleConversion, function: FuncOp) -> None:
-        self.conversion = conversion
-        self.options = conversion.options
-        self.compute = conversion.compute
+    def __init__(
+        self, module: _ModuleConversion, function: FuncOp, callees: Mapping[str, FuncOp]
+    ) -> None:
         self.function = function
-        self.is_public = function.sym_visibility is None
-        self.values: dict[SSAValue, SSAValue] = {}
-        self.weights: dict[tuple[SSAValue, str, ElementType, bool], SSAValue] = {}
-        self.casts: dict[tuple[SSAValue, ElementType], SSAValue] = {}
-        self.block = Block()
+        self.callees = callees
+        self.options = module.options
+        self.convert = Conversion(
+            module.options, module.f32_values, is_public=function.sym_visibility is None
+        )
+        self.top_weights: dict[SSAValue, SSAValue] = {}
 
     def run(self) -> FuncOp:
         """The converted function, of the same name."""
-        old = self.function.body.block
+        old, block = self.function.body.block, self.convert.block
         for argument in old.args:
-            element = self.element(argument)
-            new = self.block.insert_arg(_typed(argument, element), len(self.block.args))
+            new = block.insert_arg(typed(argument, self.convert.element(argument)), len(block.args))
             new.name_hint = argument.name_hint
             new.location = argument.location
-            self.values[argument] = new
+            self.convert.values[argument] = new
         for op in old.ops:
-            self.convert(op)
-        last = self.block.last_op
+            self._convert(op)
+        last = block.last_op
         outputs = last.operand_types if last is not None else ()
         result = FuncOp(
             self.function.sym_name.data,
-            ([argument.type for argument in self.block.args], list(outputs)),
-            Region(self.block),
+            ([argument.type for argument in block.args], list(outputs)),
+            Region(block),
             visibility=self.function.sym_visibility,
             arg_attrs=self.function.arg_attrs,
             res_attrs=self.function.res_attrs,
@@ -185,168 +179,132 @@ class _FunctionConversion:
         result.location = self.function.location
         return result
 
-    def element(self, value: SSAValue) -> ElementType:
-        """What an argument or weight is stored as."""
-        element = storage_of(value)
-        if not element.is_float:
-            return element
-        return F32 if value in self.conversion.f32_values else self.compute
-
-    def convert(self, op: Operation) -> None:
-        """Append what stands for `op`."""
+    def _convert(self, op: Operation) -> None:
+        """Append what stands for `op`. What functions and layers agree on is no step."""
+        convert = self.convert
         if isinstance(op, ReturnOp):
-            self.append(ReturnOp(*(self.read(value) for value in op.operands)), op)
+            convert.append(ReturnOp(*(convert.read(value) for value in op.operands)), op)
         elif isinstance(op, top.CallOp):
-            self.convert_call(op)
-        elif isinstance(op, top.MatMulOp):
-            self.convert_matmul(op)
-        elif isinstance(op, top.GatherOp):
-            self.convert_gather(op)
-        elif isinstance(op, top.RopeOp):
-            operands = [
-                self.read(op.x, self.compute),
-                self.read(op.cos, F32),
-                self.read(op.sin, F32),
-            ]
-            self.append_same(op, operands, self.compute)
-        elif isinstance(op, _MOVERS):
-            self.convert_mover(op)
-        elif isinstance(op, top.CastOp):
-            x = self.read(op.x, None)
-            target = storage_of(op.result)
-            self.append(tpu.CastOp(x, self.compute if target.is_float else target), op)
-        elif isinstance(op, top.WeightOp):
-            pass  # made where it is used, in the form that is needed there
-        elif isinstance(op, top.TopOp):
-            operands = [self.read(value, self.compute) for value in op.operands]
-            self.append_same(op, operands, self.compute)
-        else:
-            raise IRError(
-                f"{op.name} cannot be converted",
-                where=where_of(op),
-                hint="convert-top-to-tpu takes functions of top ops",
-            )
+            self._call(op)
+        elif isinstance(op, top.StateOp):
+            self._replace(op, convert.append_same(op, tpu.StateOp, [], convert.compute))
+        elif not isinstance(op, top.WeightOp):  # made where it is used, in the form needed there
+            self._lower(op)
 
-    def convert_call(self, op: top.CallOp) -> None:
-        callee = self.conversion.function(op.callee.string_value())
-        types = callee.function_type
+    def _call(self, op: top.CallOp) -> None:
+        callee = self.callees[op.callee.string_value()]
         operands = [
-            self.read(value, storage_of(parameter))
+            self.convert.read(value, storage_of(parameter))
             for value, parameter in zip(op.arguments, callee.body.block.args, strict=True)
         ]
-        scopes = op.scope_names
-        self.append(
-            tpu.CallOp(op.callee.string_value(), operands, types.outputs.data, scopes=scopes), op
-        )
+        outputs = callee.function_type.outputs.data
+        call = tpu.CallOp(callee.sym_name.data, operands, outputs, scopes=op.scope_names)
+        self._replace(op, self.convert.append(call, op))
 
-    def convert_matmul(self, op: top.MatMulOp) -> None:
-        head = _role(op) == "head"
-        element = F32 if head or (self.is_public and _is_returned(op.result)) else self.compute
-        weight = op.right.owner
-        transposed = op.right_transpose is None
-        quantized = self.options.quant == "w8a16" and (not head or self.options.quant_head)
-        x = self.read(op.x, self.compute)
-        if quantized and isinstance(weight, top.WeightOp):
-            codes, scale = self.codes_and_scale(weight, transposed=transposed)
-            bias = self.read(op.bias, self.compute) if op.bias is not None else None
-            self.append(tpu.W8A16MatMulOp(x, codes, scale, bias, element=element), op)
+    def _lower(self, op: Operation) -> None:
+        """Take the step of the first lowering that applies, unless a watcher holds it back.
+
+        The lowering runs before the step is announced: only then is it known to apply, and to what
+        types the step would lead. A step that is held back is taken back; so is one that raises,
+        which therefore raises only where it is not held back.
+        """
+        convert, mark = self.convert, self.convert.mark()
+        if isinstance(op, top.CacheUpdateOp) and op.cache in convert.kept:
+            self._keep(op, [convert.kept[op.cache]])  # writes into a state that was kept
             return
-        right = self.read(op.right, self.compute)
-        bias = self.read(op.bias, self.compute) if op.bias is not None else None
-        product = tpu.MatMulOp(x, right, bias, right_transpose=not transposed, element=element)
-        self.append(product, op)
-
-    def convert_gather(self, op: top.GatherOp) -> None:
-        table = op.table.owner
-        quantized = self.options.quant == "w8a16" and self.options.quant_embedding
-        if quantized and _role(op) == "embedding" and isinstance(table, top.WeightOp):
-            codes, scale = self.codes_and_scale(table, transposed=False)
-            indices = self.read(op.indices)
-            self.append(tpu.W8A16GatherOp(codes, scale, indices, element=self.compute), op)
-        else:
-            self.convert_mover(op)
-
-    def convert_mover(self, op: Operation) -> None:
-        """Ops on elements of any type; several operands (of a `Concat`) have one type."""
-        values = op.operands[:1] if isinstance(op, graph.Gather) else op.operands
-        operands = [self.read(value) for value in values]
-        elements = dict.fromkeys(storage_of(operand) for operand in operands)
-        element = next(iter(elements)) if len(elements) == 1 else self.compute
-        operands = [self.read(value, element) for value in values]
-        operands += [self.read(value) for value in op.operands[len(values) :]]
-        self.append_same(op, operands, element)
-
-    def codes_and_scale(
-        self, weight: top.WeightOp, *, transposed: bool
-    ) -> tuple[SSAValue, SSAValue]:
-        scale = F32 if SCALE_ATTRIBUTE in weight.attributes else self.compute
-        return (
-            self.weight(weight, "codes", I8, transposed),
-            self.weight(weight, "scale", scale, transposed),
+        for lowering in lowerings_of(type(op), self.options):
+            try:
+                results = lowering.lower(op, convert)
+                if results is None:
+                    convert.take_back(mark)
+                    continue
+                _check_results(lowering, op, results)
+            except Exception:
+                convert.take_back(mark)
+                if actions.begin(lowering.name, op) or not self._can_keep(op):
+                    raise
+                self._keep(op, [convert.element(result) for result in op.results])
+                return
+            if actions.begin(lowering.name, op):
+                self._replace(op, results)
+                if actions.watched():
+                    actions.end(convert.since(mark))
+                return
+            elements = [storage_of(result) for result in results]
+            convert.take_back(mark)
+            if self._can_keep(op):
+                self._keep(op, elements)
+            else:
+                self._replace(op, lowering.lower(op, convert) or ())
+            return
+        raise IRError(
+            f"{op.name} cannot be converted",
+            where=where_of(op),
+            hint="convert-top-to-tpu takes functions of top ops; an op of another dialect needs "
+            "a lowering of its own (tilewright.passes.lowerings)",
         )
 
-    def weight(
-        self, old: top.WeightOp, form: str, element: ElementType, transposed: bool = False
-    ) -> SSAValue:
-        """A weight in a form, made once."""
-        made = (old.result, form, element, transposed)
-        if made not in self.weights:
-            shape = shape_of(old.result)[::-1] if transposed else shape_of(old.result)
-            if form == "scale":
-                shape = (shape[0], 1)
-            op = tpu.WeightOp(old.key.data, shape, element, form=form, transposed=transposed)
-            op.location = old.location
-            self.block.add_op(op)
-            self.weights[made] = op.result
-        return self.weights[made]
+    def _replace(self, op: Operation, results: Sequence[SSAValue]) -> None:
+        """`results` stand for those of `op`, and take over their names."""
+        for old, new in zip(op.results, results, strict=True):
+            if new.name_hint is None:
+                new.name_hint = old.name_hint
+            self.convert.values[old] = new
 
-    def read(self, value: SSAValue, element: ElementType | None = None) -> SSAValue:
-        """The new value of `value`, in `element` if that is given and both are floats."""
-        is_float = storage_of(value).is_float
-        if isinstance(value.owner, top.WeightOp):
-            wanted = element if element is not None and is_float else self.element(value)
-            return self.weight(value.owner, "dense", wanted)
-        new = self.values[value]
-        if element is None or not is_float or storage_of(new) == element:
-            return new
-        if (new, element) not in self.casts:
-            cast = tpu.CastOp(new, element)
-            if isinstance(value.owner, Operation):
-                cast.location = value.owner.location
-            self.block.add_op(cast)
-            self.casts[new, element] = cast.result
-        return self.casts[new, element]
+    def _can_keep(self, op: Operation) -> bool:
+        """Whether `op` may stay. What writes in place stays only with the state that it writes:
+        it would write into the copy that a cast makes."""
+        if not isinstance(op, top.CacheUpdateOp):
+            return True
+        cache = self.convert.values[op.cache]
+        if isinstance(op.cache.owner, top.StateOp) and isinstance(cache.owner, tpu.StateOp):
+            return not cache.uses  # nothing has read it: the state can stay, too
+        return cache.type == op.cache.type
 
-    def append_same(
-        self, op: Operation, operands: Sequence[SSAValue], element: ElementType
-    ) -> None:
-        """Append the tpu op of the same name and attributes, with float results in `element`."""
-        types = [
-            _typed(result, element if storage_of(result).is_float else storage_of(result))
-            for result in op.results
-        ]
-        made = _TPU_OPS[f"tpu.{op.name.removeprefix('top.')}"].create(
-            operands=operands, result_types=types, properties=dict(op.properties)
+    def _keep(self, op: Operation, elements: Sequence[ElementType]) -> None:
+        """Append `op` as it is, on operands of its own types. Its results are f32; readers take
+        them in `elements`, which is what the conversion gives them."""
+        convert = self.convert
+        if isinstance(op, top.CacheUpdateOp) and isinstance(op.cache.owner, top.StateOp):
+            self._keep_state(op.cache.owner)
+        operands = {value: self._read_as_top(value) for value in op.operands}
+        kept = op.clone(dict(operands))
+        self._replace(op, convert.append(kept, op))
+        for result, element in zip(op.results, elements, strict=True):
+            if element.is_float:
+                convert.kept[result] = element
+
+    def _keep_state(self, state: top.StateOp) -> None:
+        """Put the `top` op back for a state that has been converted and not been used."""
+        new = self.convert.values[state.result].owner
+        if isinstance(new, tpu.StateOp):
+            kept = state.clone()
+            kept.location = state.location
+            Rewriter.replace_op(new, kept)
+            self.convert.values[state.result] = kept.result
+            self.convert.kept[state.result] = storage_of(new.result)
+
+    def _read_as_top(self, value: SSAValue) -> SSAValue:
+        """The new value of `value` in its old type; a weight as `top` reads it."""
+        if not isinstance(value.owner, top.WeightOp):
+            return self.convert.read(value, storage_of(value))
+        if value not in self.top_weights:
+            kept = value.owner.clone()
+            (self.top_weights[value],) = self.convert.append(kept, value.owner)
+        return self.top_weights[value]
+
+
+def _check_results(lowering: Lowering, op: Operation, results: Sequence[SSAValue]) -> None:
+    """Raises `IRError` unless `results` can stand for those of `op`."""
+    given = [shape_of(result) for result in results]
+    needed = [shape_of(result) for result in op.results]
+    if given != needed:
+        raise IRError(
+            f"lowering {lowering.name} gives {_shapes(given)} for the results of {op.name}",
+            where=where_of(op),
+            why=f"the op's results are {_shapes(needed)}",
         )
-        self.append(made, op)
-
-    def append(self, new: Operation, old: Operation) -> None:
-        """Append `new` in the place of `old`, with its location and the names of its results."""
-        new.location = old.location
-        self.block.add_op(new)
-        for result, replacement in zip(old.results, new.results, strict=True):
-            replacement.name_hint = result.name_hint
-            self.values[result] = replacement
 
 
-def _typed(value: SSAValue, element: ElementType) -> TensorType[Attribute]:
-    return tensor_type(shape_of(value), element)
-
-
-def _role(op: Operation) -> str:
-    role = op.attributes.get(ROLE_ATTRIBUTE)
-    return getattr(role, "data", "")
-
-
-def _is_returned(value: SSAValue) -> bool:
-    return any(isinstance(use.operation, ReturnOp) for use in value.uses)
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(str(list(shape)) for shape in shapes) or "nothing"
