@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from io import StringIO
 from math import isfinite
+from typing import Literal
 
 from xdsl.context import Context
 from xdsl.dialects.arith import Arith
@@ -11,7 +13,11 @@ from xdsl.dialects.builtin import (
     AnyFloat,
     Builtin,
     DenseIntOrFPElementsAttr,
+    FileLineColLoc,
+    IntAttr,
     ModuleOp,
+    NameLoc,
+    StringAttr,
     UnknownLoc,
 )
 from xdsl.dialects.func import Func
@@ -31,6 +37,7 @@ from tilewright.dialects.errors import (
     UnsupportedError,
 )
 from tilewright.dialects.gdma import Gdma
+from tilewright.dialects.scopes import name_of
 from tilewright.dialects.top import Top
 from tilewright.dialects.tpu import Tpu
 
@@ -79,8 +86,23 @@ def _unknown(name: str, where: str, why: str) -> UnsupportedError:
     )
 
 
-def parse_module(text: str, name: str) -> ModuleOp:
+Places = Literal["given", "missing", "all"]
+"""Which ops get their place in the file for a location: none; those without one; all, which keep
+their names."""
+
+
+def parse_module(
+    text: str,
+    name: str,
+    *,
+    places: Places = "given",
+    allow_unregistered: bool = False,
+    implicit_module: bool = True,
+) -> ModuleOp:
     """The module that `text` spells; `name` is the file that messages point to.
+
+    Ops of unknown dialects are read if `allow_unregistered`, in their generic form; the text need
+    not have a `builtin.module` around it if `implicit_module`.
 
     Raises `ModelReadError` where the text is not IR, `UnsupportedError` for ops and types that
     there are not, `IRError` where one cannot be built from what the text says. All say the line and
@@ -93,8 +115,13 @@ def parse_module(text: str, name: str) -> ModuleOp:
         return _position(name, text, 0 if parser is None else parser.pos)
 
     try:
-        parser = Parser(make_context(), text, name)
-        return parser.parse_module()
+        context = make_context()
+        context.allow_unregistered = allow_unregistered
+        if places == "given":
+            parser = Parser(context, text, name)
+        else:
+            parser = _PlacingParser(context, text, name, keep_given=places == "missing")
+        return parser.parse_module(implicit_module)
     except ParseError as error:
         where = _position(name, text, error.span.start)
         if "is not registered" in error.msg:
@@ -118,6 +145,32 @@ def _position(name: str, text: str, offset: int) -> str:
     return f"{name}:{before.count(chr(10)) + 1}:{len(before) - line_start + 1}"
 
 
+class _PlacingParser(Parser):
+    """A parser that gives ops their place in the text as a location."""
+
+    def __init__(self, context: Context, text: str, name: str, *, keep_given: bool) -> None:
+        super().__init__(context, text, name)
+        self._file = StringAttr(name)
+        self._line_starts = [0, *(i + 1 for i, c in enumerate(text) if c == "\n")]
+        self._keep_given = keep_given
+
+    def parse_operation(self) -> Operation:
+        start = self.pos
+        op = super().parse_operation()
+        if isinstance(op.location, UnknownLoc):
+            op.location = self._place(start)
+        elif not self._keep_given:
+            given = name_of(op.location)
+            place = self._place(start)
+            op.location = NameLoc(StringAttr(given), place) if given else place
+        return op
+
+    def _place(self, offset: int) -> FileLineColLoc:
+        line = bisect_right(self._line_starts, offset)
+        column = offset - self._line_starts[line - 1] + 1
+        return FileLineColLoc(self._file, IntAttr(line), IntAttr(column))
+
+
 class _ModulePrinter(Printer):
     """A printer that leaves out locations that say nothing."""
 
@@ -134,15 +187,17 @@ class _ModulePrinter(Printer):
         self.print_debuginfo = outer
 
 
-def print_module(module: ModuleOp, *, locations: bool = True) -> str:
+def print_module(module: ModuleOp, *, locations: bool = True, generic: bool = False) -> str:
     """The text of `module`, ending in a newline; `parse_module` reads the same module back.
+
+    Ops are printed in their own syntax, or in MLIR's `generic` one, which needs no op to be legal.
 
     Raises `InternalError` for a dense constant with an infinity or NaN, which has no text that
     reads back.
     """
     _require_printable(module)
     stream = StringIO()
-    printer = _ModulePrinter(stream) if locations else Printer(stream)
+    printer = (_ModulePrinter if locations else Printer)(stream, print_generic_format=generic)
     printer.print_op(module)
     return stream.getvalue() + "\n"
 

@@ -18,12 +18,9 @@ from xdsl.passes import ModulePass
 from tilewright.dialects.context import make_context
 from tilewright.dialects.dominance import verify_kernels, verify_module
 from tilewright.passes.actions import Watcher, watching
-from tilewright.passes.allocate_local_memory import AllocateLocalMemoryPass
-from tilewright.passes.double_buffer import DoubleBufferPass
-from tilewright.passes.insert_waits import InsertWaitsPass
 from tilewright.passes.registry import check_stage
 
-KERNEL_ONLY = (DoubleBufferPass, AllocateLocalMemoryPass, InsertWaitsPass)
+KERNEL_ONLY = frozenset(("double-buffer", "allocate-local-memory", "insert-waits"))
 """Passes that rewrite the bodies of kernels and nothing else."""
 
 
@@ -48,7 +45,8 @@ class PassRun:
 class Instrument:
     """Looks on while a pipeline runs. The methods here do nothing: override what is needed.
 
-    An instrument may raise: the pipeline stops there. `watcher` sees the steps of the passes.
+    An instrument may raise: the pipeline stops there. `watcher` sees the steps of the passes. Whoever
+    has built instruments calls `phase` and `finish`, which the pipeline knows nothing of.
     """
 
     watcher: Watcher | None = field(default=None, init=False)
@@ -75,6 +73,17 @@ class Instrument:
     def end(self, module: ModuleOp) -> None:
         """After the last pass."""
         del module
+
+    def phase(self, name: str, seconds: float) -> None:
+        """Work beside the passes that is done: `parse`, `verify` of the input, `print`."""
+        del name, seconds
+
+    def kept(self) -> str | None:
+        """After a failure: what this instrument has kept that helps to find out why, as a hint."""
+        return None
+
+    def finish(self) -> None:
+        """When the module is done with, printed or failed: say what there is to say."""
 
 
 def run_pipeline(
@@ -121,7 +130,7 @@ def _apply(
         run.pass_s = perf_counter() - start
     if verify_each:
         start = perf_counter()
-        if isinstance(run.pass_, KERNEL_ONLY):
+        if run.name in KERNEL_ONLY:
             verify_kernels(run.module)
         else:
             verify_module(run.module)
