@@ -17,6 +17,7 @@ from xdsl.passes import ModulePass
 from tilewright.backends.chip import Chip, load_chip
 from tilewright.dialects.errors import FitError
 from tilewright.dialects.scopes import where_of
+from tilewright.passes import actions
 from tilewright.passes.kernels.commands import GDMA_OPS, kernels_of, tile_operands
 from tilewright.passes.kernels.expansion import Expansion, ring_depths
 from tilewright.passes.kernels.placement import (
@@ -83,7 +84,8 @@ class AllocateLocalMemoryPass(ModulePass):
     buffers of one command lie in different banks wherever there is room. It sets `tpu.lanes`, the
     lanes of the chip that the places are for.
 
-    Raises `FitError` where the tiles do not fit, naming the largest.
+    Raises `FitError` where the tiles do not fit, naming the largest. A step is `PlaceTiles`, of one
+    kernel.
 
     Option `chip`: a chip's name, or the path of a chip file.
     """
@@ -96,7 +98,9 @@ class AllocateLocalMemoryPass(ModulePass):
         del ctx
         chip = load_chip(self.chip)
         for kernel in kernels_of(op):
-            _allocate(kernel, chip)
+            if actions.begin("PlaceTiles", kernel):
+                _allocate(kernel, chip)
+                actions.end((kernel,))
 
 
 def _allocate(kernel: func.FuncOp, chip: Chip) -> None:

@@ -13,6 +13,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from tilewright.dialects import gdma
+from tilewright.passes import actions
 from tilewright.passes.kernels.commands import LOADS, STORES, kernels_of
 from tilewright.passes.kernels.expansion import INDEX_OPS
 from tilewright.passes.kernels.index_arithmetic import (
@@ -83,7 +84,8 @@ class DoubleBufferPass(ModulePass):
     stores to.
 
     Requires kernels. Guarantees a program with the same meaning, executed in the order in which it
-    stands. It is optional: without it nothing overlaps.
+    stands. It is optional: without it nothing overlaps. Steps are `InlineLoop`, of a loop that runs
+    once or never, and `PipelineLoop`.
     """
 
     name = "double-buffer"
@@ -114,14 +116,17 @@ class _Pipeliner:
             following = op.next_op
             if isinstance(op, scf.ForOp):
                 iterations = _iterations(op)
-                if iterations is None or len(iterations) > 1:
+                many = iterations is None or len(iterations) > 1
+                if many or not actions.begin("InlineLoop", op):
                     self._inline_single(op.body.block)
-                elif len(iterations) == 0:
-                    Rewriter.replace_op(op, [], list(op.iter_args))
-                else:
+                elif iterations:
                     before = op.prev_op
                     self._inline(op, iterations[0], list(op.iter_args))
                     following = block.first_op if before is None else before.next_op
+                    actions.end()
+                else:
+                    Rewriter.replace_op(op, [], list(op.iter_args))
+                    actions.end()
             op = following
 
     def _pipeline_all(self, block: Block) -> None:
@@ -130,8 +135,10 @@ class _Pipeliner:
                 self._pipeline_all(op.body.block)
                 iterations = _iterations(op)
                 loads = [inner for inner in op.body.block.ops if self._can_run_ahead(inner)]
-                if iterations is not None and loads:
-                    self._pipeline(op, loads, iterations[0], iterations[-1])
+                if not iterations or len(iterations) < 2 or not loads:
+                    continue
+                if actions.begin("PipelineLoop", op):
+                    actions.end((self._pipeline(op, loads, iterations[0], iterations[-1]),))
 
     def _can_run_ahead(self, op: Operation) -> bool:
         """Whether `op` is a load whose address is known an iteration before."""
@@ -144,8 +151,13 @@ class _Pipeliner:
             is_known_ahead(operand, body) for operand in op.operands
         )
 
-    def _pipeline(self, loop: scf.ForOp, loads: Sequence[Operation], lower: int, last: int) -> None:
-        """Loads of the first iteration; all iterations but the last; the last one's compute."""
+    def _pipeline(
+        self, loop: scf.ForOp, loads: Sequence[Operation], lower: int, last: int
+    ) -> scf.ForOp:
+        """Loads of the first iteration; all iterations but the last; the last one's compute.
+
+        Returns the loop in the middle.
+        """
         body, inits = loop.body.block, list(loop.iter_args)
         values: dict[SSAValue, SSAValue] = {body.args[0]: self.constants.get(lower)}
         values.update(zip(body.args[1:], inits, strict=True))
@@ -157,6 +169,7 @@ class _Pipeliner:
         for load, tile in zip(loads, rotated.results[len(inits) :], strict=True):
             Rewriter.replace_op(load, [], [tile])
         self._inline(loop, last, rotated.results[: len(inits)])
+        return rotated
 
     def _rotated(
         self,

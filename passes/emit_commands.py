@@ -18,6 +18,7 @@ from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.errors import IRError
 from tilewright.dialects.memory_types import VECTOR_BYTES, align_up
 from tilewright.dialects.scopes import where_of
+from tilewright.passes import actions
 from tilewright.passes.kernels.commands import CommandOp, kernels_of, lanes_of
 from tilewright.passes.kernels.expansion import Expansion, Integers, expand
 from tilewright.passes.kernels.program import arguments_of, op_of
@@ -49,7 +50,8 @@ class EmitCommandsPass(ModulePass):
 
     Requires offsets (`allocate-local-memory`) and waits (`insert-waits`). Guarantees a program of
     the kernel's name and location; ids count from 1 on each engine, `local_bytes` is the end of the
-    highest tile. The program's `op` is the kernel's attribute `tpu.op`, or else its name.
+    highest tile. The program's `op` is the kernel's attribute `tpu.op`, or else its name. A step is
+    `EncodeKernel`.
     """
 
     name = "emit-commands"
@@ -57,9 +59,11 @@ class EmitCommandsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         del ctx
         for kernel in kernels_of(op):
-            program = _program(kernel)
-            program.location = kernel.location
-            Rewriter.replace_op(kernel, program, [])
+            if actions.begin("EncodeKernel", kernel):
+                program = _program(kernel)
+                program.location = kernel.location
+                Rewriter.replace_op(kernel, program, [])
+                actions.end((program,))
 
 
 def _program(kernel: func.FuncOp) -> ProgramOp:

@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import BytesAttr, DenseArrayBase, ModuleOp, i32
 from xdsl.passes import ModulePass
 
 from tilewright.backends.accesses import bdc_accesses, gdma_accesses
+from tilewright.passes import actions
 from tilewright.passes.kernels.commands import GDMA_OPS, kernels_of, lanes_of
 from tilewright.passes.kernels.expansion import expand
 from tilewright.passes.kernels.waits import derive_waits
@@ -54,7 +55,8 @@ class InsertWaitsPass(ModulePass):
 
     Requires offsets (`allocate-local-memory`). Guarantees that any timing of the two engines gives
     the result of the program as it stands, and that no wait can be left out. Waits follow from the
-    bytes of local memory that commands touch; global memory is touched by one engine, in order.
+    bytes of local memory that commands touch; global memory is touched by one engine, in order. A
+    step is `InsertWaits`, of one kernel.
     """
 
     name = "insert-waits"
@@ -62,7 +64,9 @@ class InsertWaitsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         del ctx
         for kernel in kernels_of(op):
-            _insert_waits(kernel)
+            if actions.begin("InsertWaits", kernel):
+                _insert_waits(kernel)
+                actions.end((kernel,))
 
 
 def _insert_waits(kernel: func.FuncOp) -> None:

@@ -18,6 +18,7 @@ from tilewright.backends.chip import Chip, load_chip
 from tilewright.dialects import graph, tpu
 from tilewright.dialects.errors import InternalError, TilewrightError
 from tilewright.dialects.scopes import where_of
+from tilewright.passes import actions
 from tilewright.passes.kernels.registry import View, build_kernel
 from tilewright.passes.views import needs_kernel, view_of
 
@@ -66,6 +67,8 @@ class TileForLocalMemoryPass(ModulePass):
     Raises `UnsupportedError` for an op without a kernel and `FitError` where not even the smallest
     tile fits local memory; both name the op's location.
 
+    A step is `BuildKernel`: one op becomes a launch.
+
     Option `chip`: a chip's name, or the path of a chip file.
     """
 
@@ -86,13 +89,19 @@ class TileForLocalMemoryPass(ModulePass):
             if function.sym_name.data in known or function.is_declaration:
                 continue
             for computing in [item for item in function.walk() if needs_kernel(item)]:
-                _launch(computing, kernels, chip)
-        for name, kernel in kernels.items():
-            if name not in known:
-                op.body.block.add_op(kernel)
+                if actions.begin("BuildKernel", computing):
+                    count = len(kernels)
+                    launch, kernel = _launch(computing, kernels, chip)
+                    if len(kernels) > count:
+                        op.body.block.add_op(kernel)
+                        actions.end((launch, kernel))
+                    else:
+                        actions.end((launch,))
 
 
-def _launch(op: Operation, kernels: dict[str, func.FuncOp], chip: Chip) -> None:
+def _launch(
+    op: Operation, kernels: dict[str, func.FuncOp], chip: Chip
+) -> tuple[tpu.LaunchOp, func.FuncOp]:
     """Replace `op` by a launch of its kernel, which is built unless `kernels` has it."""
     operands = [view_of(operand).view for operand in op.operands]
     results = [View.of_type(result.type) for result in op.results]
@@ -113,6 +122,7 @@ def _launch(op: Operation, kernels: dict[str, func.FuncOp], chip: Chip) -> None:
     launch = tpu.LaunchOp(name, op.operands, [result.type for result in op.results], alias=alias)
     launch.location = op.location
     Rewriter.replace_op(op, launch)
+    return launch, kernels[name]
 
 
 def _build(
