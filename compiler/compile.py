@@ -11,8 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from tilewright.compiler.artifact import ArtifactWriter
-from tilewright.compiler.importers.huggingface import load_model
-from tilewright.compiler.importers.mlir import load_mlir
+from tilewright.compiler.importers.registry import open_source
 from tilewright.compiler.language_model import ImportedModel, LanguageModel
 from tilewright.compiler.memory_plan import MemoryPlan
 from tilewright.compiler.pipeline import (
@@ -24,7 +23,7 @@ from tilewright.compiler.pipeline import (
 from tilewright.compiler.weights.layout import Form, WeightRequest
 from tilewright.compiler.weights.materialize import WeightProgress
 from tilewright.dialects.context import print_module
-from tilewright.dialects.errors import ModelReadError, StorageError
+from tilewright.dialects.errors import StorageError
 
 
 @dataclass(frozen=True)
@@ -44,24 +43,6 @@ class Compiled:
 OnStage = Callable[[str, float], None]
 
 _FORMS: Mapping[str, Form] = {form: form for form in get_args(Form)}
-
-
-def open_source(path: Path, seq: int) -> ImportedModel:
-    """Read a Hugging Face checkpoint directory, or an `.mlir` file with its safetensors beside it.
-
-    Raises `ModelReadError` and `UnsupportedError` that name what is missing, misshapen or unknown.
-    """
-    if path.suffix == ".mlir":
-        return load_mlir(path)
-    if path.is_file():
-        raise ModelReadError(
-            "compiling needs a checkpoint directory",
-            where=str(path),
-            why="there are no weights in a configuration",
-            hint="give the directory that holds config.json and *.safetensors, "
-            "or use tw estimate, which needs no weights",
-        )
-    return load_model(path, seq=seq)
 
 
 def describe(model: ImportedModel, seq: int) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypeVar
 
 from tilewright.backends.chip import Chip
 from tilewright.backends.program import Function, Launch, Port, Program
 from tilewright.backends.simulator.machine import Machine, Schedule
+from tilewright.compiler.execution import Execution
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import OptionError
 
@@ -39,7 +41,6 @@ class Session:
         self.chip = chip
         self.weight = weight
         self._schedule: Schedule = schedule
-        self._functions = {function.name: function for function in program.functions}
         self._machine = Machine(chip)
         self._memory: dict[int, npt.NDArray[np.uint8]] = {}
         for buffer in program.buffers:
@@ -54,12 +55,7 @@ class Session:
 
     def function(self, name: str) -> Function:
         """The entry function `name`; raises `OptionError` where there is none."""
-        if name not in self._functions:
-            raise OptionError(
-                f"the program has no function {name!r}",
-                hint=f"it has {', '.join(sorted(self._functions))}",
-            )
-        return self._functions[name]
+        return entry_function(self.program, name)
 
     def fill_states(self, byte: int) -> None:
         """Set every byte of all states; 0 makes an empty cache that can be read, 0xFF poison."""
@@ -105,33 +101,9 @@ class Session:
         self._machine.run(kernel, launch.addresses, schedule=self._schedule, name=launch.name)
 
     def _set_inputs(self, function: Function, inputs: Mapping[str, Array]) -> None:
-        names = [port.name for port in function.inputs]
-        if sorted(inputs) != sorted(names):
-            raise OptionError(
-                f"{function.name} takes the inputs {', '.join(names)}",
-                why=f"it was given {', '.join(sorted(inputs)) or 'none'}",
-            )
-        for port in function.inputs:
-            value = np.asarray(inputs[port.name])
-            if not _holds_numbers(value, floats=port.element.is_float):
-                raise OptionError(
-                    f"input {port.name} of {function.name} holds {port.element.name}, "
-                    f"not {value.dtype}"
-                )
-            if tuple(value.shape) != port.shape:
-                raise OptionError(
-                    f"input {port.name} of {function.name} has shape {list(port.shape)}, "
-                    f"not {list(value.shape)}"
-                )
-            with np.errstate(over="ignore"):
-                stored = value.astype(port.element.dtype)
-            changed = _not_kept(value, stored)
-            if changed is not None:
-                raise OptionError(
-                    f"input {port.name} of {function.name} holds {value.flat[changed]}, which is "
-                    f"out of the range of {port.element.name}",
-                    where=f"index {[int(i) for i in np.unravel_index(changed, value.shape)]}",
-                )
+        for port, stored in zip(
+            function.inputs, stored_inputs(function, inputs).values(), strict=True
+        ):
             self._port(port)[...] = stored
 
     def _port(self, port: Port) -> Array:
@@ -150,6 +122,53 @@ class Session:
             data, (rows, cols * element.size_bytes), (pitch_bytes, 1)
         )
         return np.array(row_bytes).view(element.dtype).reshape(dims)
+
+
+def entry_function(program: Program, name: str) -> Function:
+    """The entry function `name` of a program; raises `OptionError` where there is none."""
+    functions = {function.name: function for function in program.functions}
+    if name not in functions:
+        raise OptionError(
+            f"the program has no function {name!r}", hint=f"it has {', '.join(sorted(functions))}"
+        )
+    return functions[name]
+
+
+def stored_inputs(function: Function, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The inputs of a function in its order and in its storage types.
+
+    Raises `OptionError` where some are missing, unknown, of the wrong shape or out of range.
+    """
+    names = [port.name for port in function.inputs]
+    if sorted(inputs) != sorted(names):
+        raise OptionError(
+            f"{function.name} takes the inputs {', '.join(names)}",
+            why=f"it was given {', '.join(sorted(inputs)) or 'none'}",
+        )
+    return {port.name: _stored(function, port, inputs[port.name]) for port in function.inputs}
+
+
+def _stored(function: Function, port: Port, given: Array) -> Array:
+    value = np.asarray(given)
+    if not _holds_numbers(value, floats=port.element.is_float):
+        raise OptionError(
+            f"input {port.name} of {function.name} holds {port.element.name}, not {value.dtype}"
+        )
+    if tuple(value.shape) != port.shape:
+        raise OptionError(
+            f"input {port.name} of {function.name} has shape {list(port.shape)}, "
+            f"not {list(value.shape)}"
+        )
+    with np.errstate(over="ignore"):
+        stored = value.astype(port.element.dtype)
+    changed = _not_kept(value, stored)
+    if changed is not None:
+        raise OptionError(
+            f"input {port.name} of {function.name} holds {value.flat[changed]}, which is "
+            f"out of the range of {port.element.name}",
+            where=f"index {[int(i) for i in np.unravel_index(changed, value.shape)]}",
+        )
+    return stored
 
 
 def _holds_numbers(value: Array, *, floats: bool) -> bool:
@@ -184,10 +203,14 @@ def lowest(element: ElementType) -> float:
     return float(ml_dtypes.finfo(element.dtype).min)
 
 
-class LanguageModelSession:
-    """Greedy generation with a language model's `prefill` and `decode` (docs/architecture.md)."""
+ExecutionT = TypeVar("ExecutionT", bound=Execution, default=Session)
 
-    def __init__(self, session: Session, vocabulary: int) -> None:
+
+class LanguageModelSession(Generic[ExecutionT]):
+    """Greedy generation with a language model's `prefill` and `decode` (docs/architecture.md), on
+    whatever executes it."""
+
+    def __init__(self, session: ExecutionT, vocabulary: int) -> None:
         self.session = session
         self._vocabulary = vocabulary
         self._prefill = session.function("prefill")

@@ -71,7 +71,7 @@ def compile_verb(
         Path,
         typer.Argument(
             help="A Hugging Face checkpoint directory, or top IR in FILE.mlir with its weights "
-            "in FILE.safetensors."
+            "in FILE.safetensors, or what a plugin's importer reads."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The artifact to write (.twm).")],
@@ -123,15 +123,24 @@ def run_verb(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Do not stop at the model's end-of-sequence ids.")
     ] = False,
+    backend: Annotated[
+        str,
+        typer.Option("--backend", help="What executes it: simulator, reference, or a plugin's."),
+    ] = "simulator",
     json: JsonFlag = False,
 ) -> None:
-    """Run an artifact on the simulated TPU: greedy token ids, cycles, token/s at its clock."""
+    """Run an artifact on the simulated TPU: greedy token ids, cycles, token/s at its clock.
+
+    Another backend computes the numbers in its own way; the cycles are always the chip's.
+    """
     from tilewright.compiler.cli.run_verb import run_function, run_generation
 
     if function:
-        run_function(model, function, inputs, output, json=json)
+        run_function(model, function, inputs, output, backend=backend, json=json)
     else:
-        run_generation(model, prompt_ids, max_new_tokens, ignore_eos=ignore_eos, json=json)
+        run_generation(
+            model, prompt_ids, max_new_tokens, ignore_eos=ignore_eos, backend=backend, json=json
+        )
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""`tw run`: an artifact on the simulated TPU."""
+"""`tw run`: an artifact on the simulated TPU, or on another backend."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from tilewright.compiler.artifact import Artifact, open_artifact
 from tilewright.compiler.cli.output import log, print_json, print_table
+from tilewright.compiler.execution import CompiledModel, find_backend
 from tilewright.compiler.output import write_atomically
 from tilewright.compiler.performance import ProgramTimes
 from tilewright.compiler.runtime import LanguageModelSession, Session
@@ -25,7 +26,14 @@ def session_of(artifact: Artifact) -> Session:
 
 
 def language_model_of(artifact: Artifact, path: Path) -> LanguageModelSession:
-    """Greedy generation with an artifact; raises `OptionError` if it is no language model."""
+    """Greedy generation with an artifact on the simulator; raises `OptionError` if it is no
+    language model."""
+    vocabulary = vocabulary_of(artifact, path)
+    return LanguageModelSession(session_of(artifact), vocabulary)
+
+
+def vocabulary_of(artifact: Artifact, path: Path) -> int:
+    """How many tokens a language model knows; raises `OptionError` if it is no language model."""
     names = {function.name for function in artifact.program.functions}
     vocabulary = artifact.manifest.model.get("vocab_size")
     if not {"prefill", "decode"} <= names or not isinstance(vocabulary, int):
@@ -34,7 +42,7 @@ def language_model_of(artifact: Artifact, path: Path) -> LanguageModelSession:
             why=f"its functions are {', '.join(sorted(names))}",
             hint="tw run MODEL --function NAME --inputs FILE.npz",
         )
-    return LanguageModelSession(session_of(artifact), vocabulary)
+    return vocabulary
 
 
 def parse_ids(text: str) -> list[int]:
@@ -48,11 +56,20 @@ def parse_ids(text: str) -> list[int]:
 
 
 def run_generation(
-    model: Path, prompt_ids: str, max_new_tokens: int, *, ignore_eos: bool, json: bool
+    model: Path,
+    prompt_ids: str,
+    max_new_tokens: int,
+    *,
+    ignore_eos: bool,
+    backend: str,
+    json: bool,
 ) -> None:
-    """Generate greedily; print the new ids, cycles and token/s."""
+    """Generate greedily on a backend; print the new ids, and the machine's cycles and token/s."""
+    executor = find_backend(backend)
     artifact = open_artifact(model)
-    language_model = language_model_of(artifact, model)
+    vocabulary = vocabulary_of(artifact, model)
+    execution = executor.open(CompiledModel.of_artifact(artifact))
+    language_model = LanguageModelSession(execution, vocabulary)
     prompt = parse_ids(prompt_ids)
     stops = () if ignore_eos else tuple(artifact.manifest.model.get("eos_token_ids", ()))
     start = perf_counter()
@@ -67,6 +84,7 @@ def run_generation(
     document = {
         "model": artifact.manifest.model.get("name"),
         "chip": artifact.chip.name,
+        "backend": backend,
         "prompt_ids": prompt,
         "token_ids": list(result.token_ids),
         "prefill_cycles": prefill.cycles,
@@ -117,12 +135,19 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def run_function(
-    model: Path, function: str, inputs: Path | None, output: Path | None, *, json: bool
+    model: Path,
+    function: str,
+    inputs: Path | None,
+    output: Path | None,
+    *,
+    backend: str,
+    json: bool,
 ) -> None:
-    """Run one function on the arrays of an .npz file."""
+    """Run one function on the arrays of an .npz file, on a backend."""
+    executor = find_backend(backend)
     artifact = open_artifact(model)
-    session = session_of(artifact)
-    ports = session.function(function).inputs
+    execution = executor.open(CompiledModel.of_artifact(artifact))
+    ports = execution.function(function).inputs
     arrays: dict[str, np.ndarray] = {}
     if inputs is not None:
         arrays = read_arrays(inputs)
@@ -131,7 +156,7 @@ def run_function(
             f"--function {function} needs --inputs",
             why=", ".join(f"{p.name} {p.element.name}{list(p.shape)}" for p in ports),
         )
-    outputs = session.run(function, arrays)
+    outputs = execution.run(function, arrays)
     floats = {
         name: value.astype(np.float32) if value.dtype.kind not in "if" else value
         for name, value in outputs.items()
@@ -143,6 +168,7 @@ def run_function(
         print_json(
             {
                 "function": function,
+                "backend": backend,
                 "cycles": time.cycles,
                 "seconds": time.seconds,
                 "outputs": {

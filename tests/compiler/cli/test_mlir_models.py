@@ -72,7 +72,7 @@ def test_compile_run_compare(
     np.savez(tmp_path / "in.npz", x=x)
     arguments = ("run", artifact, "--function", "main", "--inputs", tmp_path / "in.npz")
     document = tw(*arguments, "-o", tmp_path / "out.npz", "--json").json
-    assert set(document) == {"function", "cycles", "seconds", "outputs"}
+    assert set(document) == {"function", "backend", "cycles", "seconds", "outputs"}
     dtype = {"f32": "float32", "bf16": "bfloat16"}.get(quant, "float16")
     (name,) = document["outputs"]
     assert document["outputs"][name] == {"shape": [4, 64], "dtype": dtype}
