@@ -19,6 +19,7 @@ from tilewright.compiler.pipeline import (
     build_program,
     kernel_passes,
     lower,
+    lowering_passes,
 )
 from tilewright.compiler.weights.layout import Form, WeightRequest
 from tilewright.compiler.weights.materialize import WeightProgress
@@ -103,9 +104,12 @@ def compile_to_artifact(
             print_module(tpu_module),
             built.chip,
             model=describe(model, seq),
-            options=asdict(options),
+            options=_recorded(options),
             pipeline=",".join(
-                ["convert-top-to-tpu", *(each.name for each in kernel_passes(options.chip))]
+                [
+                    *lowering_passes(options).names(),
+                    *(each.name for each in kernel_passes(options.chip)),
+                ]
             ),
             inputs=container.fingerprints(),
         )
@@ -120,6 +124,15 @@ def compile_to_artifact(
         len(f32_scales),
         stages,
     )
+
+
+def _recorded(options: CompileOptions) -> dict[str, Any]:
+    """The options as the manifest has them: lists of passes only where there are any."""
+    return {
+        name: value
+        for name, value in asdict(options).items()
+        if value or name not in ("top_passes", "tpu_passes")
+    }
 
 
 def weight_requests(

@@ -1,7 +1,7 @@
 """The compiler as one ordered list of passes, from the model's graph to the program of a chip.
 
-    top module --convert-top-to-tpu--> tpu module --kernel passes--> records
-               --plan_memory, link--> Program
+    top module --top passes, convert-top-to-tpu, tpu passes--> tpu module
+               --kernel passes--> records --plan_memory, link--> Program
 
 `lower` and `build_program` are the two halves; between them stands the tpu module that the artifact
 keeps.
@@ -19,27 +19,38 @@ from tilewright.backends.chip import Chip, load_chip
 from tilewright.backends.program import Program
 from tilewright.compiler.link import link
 from tilewright.compiler.memory_plan import MemoryPlan, plan_memory
+from tilewright.compiler.workbench.pipelines import passes_from_text, pipeline_text
 from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
-from tilewright.dialects.errors import OptionError
+from tilewright.dialects.errors import IRError, OptionError
+from tilewright.dialects.levels import level_of
+from tilewright.dialects.scopes import where_of
 from tilewright.passes.allocate_local_memory import AllocateLocalMemoryPass
 from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass, specialize_scales
 from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.emit_commands import EmitCommandsPass
 from tilewright.passes.insert_waits import InsertWaitsPass
+from tilewright.passes.lowerings.conversion import QUANT_MODES
+from tilewright.passes.registry import STAGES
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
-QUANT_MODES = ("f32", "f16", "bf16", "w8a16")
+_STRUCTURE = frozenset(("builtin.module", "func.func", "func.return"))
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What the user chooses. `act` is the activation type of w8a16 (`f16` or `bf16`)."""
+    """What the user chooses. `act` is the activation type of w8a16 (`f16` or `bf16`).
+
+    `top_passes` and `tpu_passes` are pipelines, as `tw opt -p` takes them, that run on the module
+    before and after `convert-top-to-tpu`.
+    """
 
     quant: str = "w8a16"
     act: str = "f16"
     quant_head: bool = False
     quant_embedding: bool = False
     chip: str = "bm1684x"
+    top_passes: str = ""
+    tpu_passes: str = ""
 
     def __post_init__(self) -> None:
         if self.quant not in QUANT_MODES:
@@ -52,6 +63,7 @@ class CompileOptions:
             raise OptionError(
                 f"--quant-head and --quant-embedding need --quant w8a16, not {self.quant}"
             )
+        lowering_passes(self)  # wrong passes are an error before the model is read
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,23 @@ class Built:
     program: Program
     plan: MemoryPlan
     chip: Chip
+
+
+@dataclass(frozen=True)
+class LoweringPasses:
+    """From the top module to the tpu module: the user's passes on both sides of the conversion."""
+
+    top: tuple[ModulePass, ...]
+    conversion: ConvertTopToTpuPass
+    tpu: tuple[ModulePass, ...]
+
+    def names(self) -> list[str]:
+        """As the manifest lists them: the user's with their options, which stand nowhere else."""
+        return [
+            *(pipeline_text([each]) for each in self.top),
+            self.conversion.name,
+            *(pipeline_text([each]) for each in self.tpu),
+        ]
 
 
 def kernel_passes(chip: str) -> tuple[ModulePass, ...]:
@@ -74,22 +103,68 @@ def kernel_passes(chip: str) -> tuple[ModulePass, ...]:
     )
 
 
+def lowering_passes(options: CompileOptions) -> LoweringPasses:
+    """From the top module to the tpu module, in order.
+
+    Raises `OptionError` for the text of passes that is wrong.
+    """
+    return LoweringPasses(
+        _chosen(options.top_passes, "--top-passes"),
+        ConvertTopToTpuPass(
+            quant=options.quant,
+            act=options.act,
+            quant_head=options.quant_head,
+            quant_embedding=options.quant_embedding,
+        ),
+        _chosen(options.tpu_passes, "--tpu-passes"),
+    )
+
+
+def _chosen(text: str, option: str) -> tuple[ModulePass, ...]:
+    """The passes that the user wants beside those of the compiler."""
+    try:
+        passes = tuple(passes_from_text(text))
+    except OptionError as error:
+        where = f"{option} {text!r}"
+        raise OptionError(error.what, where=where, why=error.why, hint=error.hint) from error
+    for each in passes:
+        if each.name in STAGES:
+            raise OptionError(
+                f"{each.name} cannot be among the passes of {option}",
+                where=f"{option} {text!r}",
+                why="the compiler runs it itself, on all of the module",
+                hint="tw opt runs passes in any order",
+            )
+    return passes
+
+
 def lower(module: ModuleOp, options: CompileOptions, *, f32_scales: Iterable[str] = ()) -> ModuleOp:
     """The tpu module of a top module, which is left as it is.
 
     `f32_scales` are the source keys whose scales are stored as f32 (docs/numerics.md: subnormal f16
-    scale).
+    scale). Raises what the passes raise; `IRError` too where the user's passes leave ops that do
+    not belong there.
     """
-    lowered = module.clone()
+    lowered, passes = module.clone(), lowering_passes(options)
+    run_passes(lowered, passes.top)
+    if passes.top:
+        _check_level(lowered, "top", f"--top-passes {options.top_passes!r}")
     specialize_scales(lowered, frozenset(f32_scales))
-    conversion = ConvertTopToTpuPass(
-        quant=options.quant,
-        act=options.act,
-        quant_head=options.quant_head,
-        quant_embedding=options.quant_embedding,
-    )
-    run_passes(lowered, (conversion,))
+    run_passes(lowered, (passes.conversion, *passes.tpu))
+    if passes.tpu:
+        _check_level(lowered, "tpu", f"--tpu-passes {options.tpu_passes!r}")
     return lowered
+
+
+def _check_level(module: ModuleOp, level: str, passes: str) -> None:
+    """Check that only functions of one level's ops are left after the user's passes."""
+    for op in module.walk():
+        if op.name not in _STRUCTURE and level_of(op) != level:
+            raise IRError(
+                f"{op.name} may not remain after {passes}",
+                where=where_of(op),
+                why=f"these passes are for modules of {level} ops and leave such",
+            )
 
 
 def build_program(

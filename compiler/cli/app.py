@@ -89,6 +89,15 @@ def compile_verb(
         bool, typer.Option("--quant-embedding", help="Quantize the embedding too (w8a16).")
     ] = False,
     chip: ChipOption = "bm1684x",
+    top_passes: Annotated[
+        str,
+        typer.Option(
+            "--top-passes", help="Passes on the model before conversion: 'pass{option=value},...'."
+        ),
+    ] = "",
+    tpu_passes: Annotated[
+        str, typer.Option("--tpu-passes", help="Passes on the converted model, in the same form.")
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -96,7 +105,7 @@ def compile_verb(
     from tilewright.compiler.cli.compile_verb import run_compile
     from tilewright.compiler.pipeline import CompileOptions
 
-    options = CompileOptions(quant, act, quant_head, quant_embedding, chip)
+    options = CompileOptions(quant, act, quant_head, quant_embedding, chip, top_passes, tpu_passes)
     run_compile(source, output, options, seq=seq, quiet=quiet, json=json)
 
 

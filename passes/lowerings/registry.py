@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -13,7 +12,7 @@ from typing import TypeAlias, TypeVar
 from xdsl.ir import Operation, SSAValue
 
 from tilewright.dialects.errors import OptionError
-from tilewright.dialects.plugins import installed_plugins
+from tilewright.dialects.plugins import load_modules
 from tilewright.passes.lowerings.conversion import Conversion, ConversionOptions
 
 OPTIONS: tuple[str, ...] = tuple(each.name for each in fields(ConversionOptions))
@@ -128,14 +127,14 @@ def lowerings_of(op_class: type[Operation], options: ConversionOptions) -> tuple
 
 def registered_lowerings() -> tuple[Lowering, ...]:
     """All lowerings, those of installed packages too."""
-    _import_plugins()
+    load_modules()
     return tuple(_LOWERINGS.values())
 
 
 @contextmanager
 def temporarily(*lowerings: Lowering) -> Generator[None]:
     """Register `lowerings` inside the context, in place of those of their names."""
-    _import_plugins()
+    load_modules()
     before = dict(_LOWERINGS)
     for each in lowerings:
         _LOWERINGS.pop(each.name, None)
@@ -146,10 +145,3 @@ def temporarily(*lowerings: Lowering) -> Generator[None]:
         _LOWERINGS.clear()
         _LOWERINGS.update(before)
         lowerings_of.cache_clear()
-
-
-@cache
-def _import_plugins() -> None:
-    for plugin in installed_plugins():
-        for module in plugin.modules:
-            importlib.import_module(module)
