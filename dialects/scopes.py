@@ -77,6 +77,9 @@ def source_of(op: Operation) -> str:
 def where_of(op: Operation) -> str:
     """`op` as an error message says where: its op and name, source line and function, if known."""
     name, source, function = name_of(op.location), source_of(op), _function_of(op)
+    if isinstance(op.location, FileLineColLoc):
+        # A line of IR text may hold several ops; one of Python has the name that is said here.
+        source += f":{op.location.column.data}"
     return (
         op.name
         + (f" {name}" if name else "")

@@ -1,201 +1,148 @@
-"""`tw opt`: passes on IR text, as mlir-opt and xdsl-opt run them."""
+"""`tw opt`: passes on IR text, as mlir-opt and xdsl-opt run them (docs/workbench.md)."""
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import TypeVar
 
-from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Operation
 from xdsl.passes import ModulePass
-from xdsl.utils.arg_spec import parse_pipeline
-from xdsl.utils.exceptions import (
-    ArgSpecParseError,
-    DiagnosticException,
-    PassFailedException,
-    VerifyException,
-)
 
+from tilewright.compiler.cli.opt_options import instruments_for, parse_options
 from tilewright.compiler.cli.output import log
-from tilewright.compiler.output import storage_errors, write_atomically
-from tilewright.dialects.context import make_context, parse_module, print_module
+from tilewright.compiler.output import write_atomically
+from tilewright.compiler.workbench.ir_printing import style_of
+from tilewright.compiler.workbench.pass_errors import FailedRun, pass_error
+from tilewright.compiler.workbench.pipelines import part_of, passes_from_text, pipeline_text
+from tilewright.compiler.workbench.runner import Instrument, run_pipeline
+from tilewright.compiler.workbench.sources import SPLIT_MARK, Source, read_sources
+from tilewright.dialects.context import parse_module
 from tilewright.dialects.dominance import verify_module
-from tilewright.dialects.errors import (
-    InternalError,
-    IRError,
-    ModelReadError,
-    OptionError,
-    TilewrightError,
-)
-from tilewright.dialects.scopes import where_of
-from tilewright.passes.registry import find_pass
+from tilewright.dialects.errors import InternalError, TilewrightError
 
-SPLIT_MARK = "// -----"
-_SPLIT_LINE = re.compile(rf"^{SPLIT_MARK}[ \t]*$", re.MULTILINE)
+DIAGNOSTICS_DIFFER = 1
+"""The exit code where a file's comments expect other errors than have come."""
+
+T = TypeVar("T")
 
 
 def run_opt(arguments: Sequence[str]) -> int:
     """Run `tw opt` with its own arguments; returns the exit code.
 
-    Prints nothing unless every pass succeeds on every module.
+    Prints nothing on stdout unless every pass succeeds on every module.
     """
-    options = _parser().parse_args(arguments)
-    passes = passes_from_text(options.passes)
-    text = _read(options.input)
-    chunks = split_modules(text) if options.split_input_file else [text]
-    folders = _folders(options.print_after_each, len(chunks))
-    printed = [
-        _run_on(chunk, passes, options, folder)
-        for chunk, folder in zip(chunks, folders, strict=True)
-    ]
+    options = parse_options(arguments)
+    if options.list_passes or options.show_dialects:
+        return _list(options)
+    every = [each for text in options.pipeline for each in passes_from_text(text)]
+    passes = part_of(every, options.start_from, options.stop_after)
+    if options.print_legality:
+        from tilewright.compiler.workbench.legality import legality_tables
+
+        print("\n".join(legality_tables([each.name for each in passes])))
+        return 0
+    if options.dump_pass_pipeline:
+        log(f"builtin.module({pipeline_text(passes, all_options=True)})")
+    sources = read_sources(options.input, split=options.split_input_file)
+    if options.verify_diagnostics:
+        return _verify_diagnostics(sources, passes, options)
+    _write([_run_on(source, passes, options) for source in sources], options)
+    return 0
+
+
+def _write(printed: Sequence[str], options: argparse.Namespace) -> None:
     result = f"{SPLIT_MARK}\n".join(printed)
     if options.output == "-":
         sys.stdout.write(result)
     else:
         write_atomically(options.output, result)
+
+
+def _run_on(source: Source, passes: Sequence[ModulePass], options: argparse.Namespace) -> str:
+    """The text of a module after `passes`; raises what they raise as a `TilewrightError`."""
+    instruments = instruments_for(options, source)
+    try:
+        return _run_under(instruments, source, passes, options)
+    finally:
+        for each in instruments:
+            each.finish()
+
+
+def _run_under(
+    instruments: Sequence[Instrument],
+    source: Source,
+    passes: Sequence[ModulePass],
+    options: argparse.Namespace,
+) -> str:
+    def timed(phase: str, work: Callable[[], T]) -> T:
+        start = perf_counter()
+        result = work()
+        for each in instruments:
+            each.phase(phase, perf_counter() - start)
+        return result
+
+    module = timed(
+        "parse",
+        lambda: parse_module(
+            source.text,
+            source.name,
+            places="all" if options.verify_diagnostics else "missing",
+            allow_unregistered=options.allow_unregistered_dialect,
+            implicit_module=not options.no_implicit_module,
+        ),
+    )
+    timed("verify", lambda: verify_module(module))
+    failure = FailedRun()
+    try:
+        run_pipeline(module, passes, (failure, *instruments), verify_each=options.verify_each)
+    except Exception as error:
+        if failure.run is None:
+            raise
+        kept = [text for text in (each.kept() for each in instruments) if text]
+        raise pass_error(failure.run, error, kept) from error
+    return timed("print", lambda: style_of(options).text(module))
+
+
+def _verify_diagnostics(
+    sources: Sequence[Source], passes: Sequence[ModulePass], options: argparse.Namespace
+) -> int:
+    """Run on every module and hold the errors against the file's comments; print the modules that
+    come through."""
+    from tilewright.compiler.workbench.diagnostics import (
+        Diagnostic,
+        diagnostic_of,
+        expected_in,
+        mismatches,
+    )
+
+    printed: list[str] = []
+    wrong: list[str] = []
+    for source in sources:
+        came: list[Diagnostic] = []
+        try:
+            printed.append(_run_on(source, passes, options))
+        except InternalError:
+            raise
+        except TilewrightError as error:
+            came.append(diagnostic_of(error, source.name))
+        wrong += mismatches(expected_in(source.text, source.name), came, source.name)
+    for line in wrong:
+        log(line)
+    if wrong:
+        return DIAGNOSTICS_DIFFER
+    _write(printed, options)
     return 0
 
 
-def split_modules(text: str) -> list[str]:
-    """The modules between lines `// -----`, each behind as many empty lines as precede it in
-    `text`, so that messages name its lines."""
-    chunks: list[str] = []
-    begin = 0
-    for mark in _SPLIT_LINE.finditer(text):
-        chunks.append("\n" * text.count("\n", 0, begin) + text[begin : mark.start()])
-        begin = mark.end()
-    return [*chunks, "\n" * text.count("\n", 0, begin) + text[begin:]]
+def _list(options: argparse.Namespace) -> int:
+    from tilewright.compiler.cli.catalog_verbs import list_passes
 
+    if options.list_passes:
+        list_passes(json=False)
+    if options.show_dialects:
+        from tilewright.dialects.context import make_context
 
-def passes_from_text(pipeline: str) -> list[ModulePass]:
-    """The passes that `'pass{option=value},...'` names.
-
-    Raises `OptionError` for an unknown pass or option, naming the known ones.
-    """
-    if not pipeline:
-        return []
-    try:
-        specs = list(parse_pipeline(pipeline))
-    except ArgSpecParseError as error:
-        raise OptionError(
-            "the pass pipeline cannot be parsed", where=pipeline, why=str(error).strip()
-        ) from error
-    passes: list[ModulePass] = []
-    for spec in specs:
-        pass_class = find_pass(spec.name)
-        try:
-            passes.append(pass_class.from_spec(spec))
-        except (ValueError, TypeError) as error:
-            known = [field.replace("_", "-") for field in pass_class.__dataclass_fields__]
-            raise OptionError(
-                f"wrong option for pass {spec.name!r}",
-                why=str(error),
-                hint=f"its options: {', '.join(k for k in known if k != 'name') or 'none'}",
-            ) from error
-    return passes
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tw opt",
-        description="Run passes on IR text and print the result.",
-        epilog="Example:\n  tw opt model.mlir -p 'convert-top-to-tpu{quant=w8a16},"
-        "tile-for-local-memory'",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("input", nargs="?", default="-", help="an IR file; - reads stdin")
-    parser.add_argument(
-        "-p", "--passes", default="", help="'pass{option=value},...' (tw passes lists them)"
-    )
-    parser.add_argument("-o", "--output", default="-", help="where to write; - is stdout")
-    parser.add_argument(
-        "--print-after-each",
-        metavar="DIR",
-        help="write the IR after each pass to numbered files; those before a failure stay",
-    )
-    parser.add_argument("--time-passes", action="store_true", help="seconds a pass, on stderr")
-    parser.add_argument(
-        "--print-debuginfo", action="store_true", help="print locations (model names and lines)"
-    )
-    parser.add_argument(
-        "--split-input-file",
-        action="store_true",
-        help=f"the input holds several modules, separated by {SPLIT_MARK!r}",
-    )
-    return parser
-
-
-def _read(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
-    path = Path(name)
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ModelReadError("the IR cannot be read", where=name, why=why) from error
-
-
-def _folders(parent: str | None, count: int) -> list[Path | None]:
-    """Where each module's IR goes: modules of a split file get folders of their own."""
-    if parent is None:
-        return [None] * count
-    folders = [Path(parent)] if count == 1 else [Path(parent, f"{i + 1:02d}") for i in range(count)]
-    for folder in folders:
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    return list(folders)
-
-
-def _run_on(
-    text: str, passes: Sequence[ModulePass], options: argparse.Namespace, folder: Path | None
-) -> str:
-    module = parse_module(text, "<stdin>" if options.input == "-" else options.input)
-    verify_module(module)
-    context = make_context()
-    last_good = f"the IR before the pass is in {options.input}"
-    for number, each in enumerate(passes, start=1):
-        start = perf_counter()
-        _apply(each, context, module, last_good if folder else None)
-        if options.time_passes:
-            log(f"{each.name}: {perf_counter() - start:.4f} s")
-        if folder is not None:
-            path = folder / f"{number:02d}-{each.name}.mlir"
-            write_atomically(path, print_module(module, locations=options.print_debuginfo))
-            last_good = f"the IR before the pass is in {path}"
-    return print_module(module, locations=options.print_debuginfo)
-
-
-def _apply(each: ModulePass, context: Context, module: ModuleOp, last_good: str | None) -> None:
-    """Apply a pass and verify; every failure is a `TilewrightError` that names the pass."""
-    try:
-        each.apply(context, module)
-        verify_module(module)
-    except TilewrightError as error:
-        where = ", in ".join(text for text in (error.where, f"pass {each.name}") if text)
-        hint = "; ".join(text for text in (error.hint, last_good) if text)
-        raise type(error)(error.what, where=where, why=error.why, hint=hint) from error
-    except Exception as error:
-        legal = isinstance(error, VerifyException | PassFailedException | DiagnosticException)
-        raise (IRError if legal else InternalError)(
-            f"pass {each.name} failed",
-            where=_op_of(error),
-            why=f"{type(error).__name__}: {error}",
-            hint=last_good or "--print-after-each DIR keeps the IR before the pass",
-        ) from error
-
-
-def _op_of(error: BaseException) -> str | None:
-    """The op that the innermost function with a variable `op` was at when it raised."""
-    found: str | None = None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        op = frame.f_locals.get("op")
-        if isinstance(op, Operation):
-            found = where_of(op)
-    return found
+        print("\n".join(sorted(make_context().registered_dialect_names)))
+    return 0

@@ -17,7 +17,6 @@ from xdsl.utils.exceptions import ArgSpecParseError
 from tilewright.dialects.errors import OptionError
 from tilewright.passes.registry import (
     PASSES,
-    PIPELINES,
     find_pass,
     find_pipeline,
     pass_names,
@@ -121,11 +120,7 @@ def _expand(spec: ArgSpec, outer: tuple[str, ...]) -> list[ModulePass]:
     if spec.name in outer:
         path = " -> ".join((*outer, spec.name))
         raise OptionError(f"pipeline {spec.name!r} contains itself", why=path)
-    passes = [
-        each
-        for inner in _specs(text)
-        for each in _expand(inner, (*outer, spec.name))
-    ]
+    passes = [each for inner in _specs(text) for each in _expand(inner, (*outer, spec.name))]
     return _with_options(passes, spec)
 
 

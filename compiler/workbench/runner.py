@@ -45,8 +45,9 @@ class PassRun:
 class Instrument:
     """Looks on while a pipeline runs. The methods here do nothing: override what is needed.
 
-    An instrument may raise: the pipeline stops there. `watcher` sees the steps of the passes. Whoever
-    has built instruments calls `phase` and `finish`, which the pipeline knows nothing of.
+    An instrument may raise: the pipeline stops there. `watcher` sees the steps of the passes.
+    `phase`, `kept` and `finish` are for whoever has made the instruments: the pipeline itself does
+    not call them.
     """
 
     watcher: Watcher | None = field(default=None, init=False)
@@ -126,8 +127,10 @@ def _apply(
             if each.watcher is not None:
                 stack.enter_context(watching(each.watcher))
         start = perf_counter()
-        run.pass_.apply(context, run.module)
-        run.pass_s = perf_counter() - start
+        try:
+            run.pass_.apply(context, run.module)
+        finally:
+            run.pass_s = perf_counter() - start
     if verify_each:
         start = perf_counter()
         if run.name in KERNEL_ONLY:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
-from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
-
 from tilewright.compiler.output import storage_errors
-from tilewright.dialects.context import make_context, parse_module
 from tilewright.dialects.errors import ModelReadError
 
 SPLIT_MARK = "// -----"
