@@ -69,12 +69,14 @@ class Elements:
 Emit = Callable[[Elements, SSAValue], SSAValue]
 
 
-def _silu(e: Elements, x: SSAValue) -> SSAValue:
+def silu(e: Elements, x: SSAValue) -> SSAValue:
+    """`x * sigmoid(x)`."""
     gate = e.builder.unary(UnaryFunction.SIGMOID, x, e.wide)
     return e.builder.binary(BinaryFunction.MUL, gate, x, e.out)
 
 
-def _gelu_erf(e: Elements, x: SSAValue) -> SSAValue:
+def gelu_erf(e: Elements, x: SSAValue) -> SSAValue:
+    """`x / 2 * (1 + erf(x / sqrt(2)))`."""
     b = e.builder
     argument = b.scalar(BinaryFunction.MUL, x, math.sqrt(0.5), e.wide)
     error = b.unary(UnaryFunction.ERF, argument, e.wide)
@@ -83,7 +85,8 @@ def _gelu_erf(e: Elements, x: SSAValue) -> SSAValue:
     return b.binary(BinaryFunction.MUL, half, above, e.out)
 
 
-def _gelu_tanh(e: Elements, x: SSAValue) -> SSAValue:
+def gelu_tanh(e: Elements, x: SSAValue) -> SSAValue:
+    """`x / 2 * (1 + tanh(u))`, `u = sqrt(2 / pi) * (x + 0.044715 x^3)`."""
     # x / 2 * (1 + tanh(u)) is x * sigmoid(2 u): one command less, and no cancellation for large
     # negative x.
     b = e.builder
@@ -100,7 +103,7 @@ def build_silu(
     op: Operation, operands: Sequence[View], results: Sequence[View], chip: Chip
 ) -> func.FuncOp:
     """`x * sigmoid(x)`."""
-    return _map(op, operands[0], results[0], _silu, 1, chip)
+    return _map(op, operands[0], results[0], silu, 1, chip)
 
 
 @register(tpu.GELUOp)
@@ -110,8 +113,8 @@ def build_gelu(
     """Both forms of GELU."""
     assert isinstance(op, tpu.GELUOp)
     if op.approximate.data == graph.Approximation.TANH:
-        return _map(op, operands[0], results[0], _gelu_tanh, 5, chip)
-    return _map(op, operands[0], results[0], _gelu_erf, 4, chip)
+        return _map(op, operands[0], results[0], gelu_tanh, 5, chip)
+    return _map(op, operands[0], results[0], gelu_erf, 4, chip)
 
 
 @register(
