@@ -21,10 +21,12 @@ from xdsl.irdl import VariadicDef as Variadic
 from xdsl.parser import Parser
 from xdsl.traits import Pure, SymbolOpInterface
 
-from tilewright.dialects import bdc, gdma, top, tpu
-from tilewright.dialects.context import make_context
-from tilewright.dialects.errors import ModelReadError
+from tilewright.dialects import bdc, gdma, plugins, top, tpu
+from tilewright.dialects.context import dialect_of_plugin, make_context
+from tilewright.dialects.errors import ModelReadError, PluginError
 from tilewright.dialects.graph import GraphOp
+from tilewright.dialects.top.base import TopOp
+from tilewright.dialects.tpu.base import TpuOp
 
 _MODULES = (top, tpu, gdma, bdc)
 _DIALECTS: tuple[Dialect, ...] = (top.Top, tpu.Tpu, gdma.Gdma, bdc.Bdc)
@@ -82,13 +84,10 @@ def _sections(docstring: str) -> _Sections:
 
 
 def _shared_base(op: type[Operation]) -> type[GraphOp] | None:
-    """The class of `tilewright.dialects.graph` that says what the op means."""
-    for base in op.mro():
-        if (
-            issubclass(base, GraphOp)
-            and base is not GraphOp
-            and base.__module__.startswith("tilewright.dialects.graph.")
-        ):
+    """The class that says what the op means on both levels: of `tilewright.dialects.graph`, or of
+    a plugin's own."""
+    for base in op.mro()[1:]:
+        if issubclass(base, GraphOp) and base not in (GraphOp, TopOp, TpuOp):
             return base
     return None
 
@@ -131,6 +130,18 @@ def _multiplicity(field: object) -> str:
 def op_reference() -> list[OpDoc]:
     """The documentation of every op of Tilewright's dialects."""
     return [document_op(op) for dialect in _DIALECTS for op in dialect.operations]
+
+
+def plugin_ops() -> list[OpDoc]:
+    """The documentation of every op of the dialects that plugins give; what cannot be loaded is
+    warned of."""
+    docs: list[OpDoc] = []
+    for name in plugins.given("dialects"):
+        try:
+            docs += [document_op(op) for op in dialect_of_plugin(name).operations]
+        except PluginError as error:
+            plugins.warn(error)
+    return docs
 
 
 def render_markdown(docs: Sequence[OpDoc] | None = None) -> str:

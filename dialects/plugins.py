@@ -40,6 +40,7 @@ Kind: TypeAlias = Literal["dialects", "passes", "pipelines", "chips", "importers
 _OWN: Mapping[Kind, tuple[str, str]] = {
     "dialects": ("tilewright.dialects.context", "DIALECT_NAMES"),
     "passes": ("tilewright.passes.registry", "PASSES"),
+    "pipelines": ("tilewright.passes.registry", "PIPELINES"),
     "chips": ("tilewright.backends.chip", "CHIP_NAMES"),
     "importers": ("tilewright.compiler.importers.registry", "IMPORTERS"),
     "backends": ("tilewright.compiler.execution", "BACKENDS"),

@@ -1,28 +1,39 @@
-"""`tw passes`, `tw ops` and `tw chips`: what there is."""
+"""`tw passes`, `tw ops` and `tw chips`: what there is, here and in plugins."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from inspect import cleandoc
 
-from tilewright.backends.chip import CHIP_NAMES, Chip, load_chip
+from tilewright.backends.chip import Chip, chip_names, load_chip
 from tilewright.compiler.cli.output import print_json, print_table
-from tilewright.dialects.documentation import op_reference, render_op
-from tilewright.dialects.errors import OptionError
-from tilewright.passes.registry import PASSES
+from tilewright.dialects import plugins
+from tilewright.dialects.documentation import op_reference, plugin_ops, render_op
+from tilewright.dialects.errors import OptionError, PluginError
+from tilewright.passes.registry import find_pass, pass_names
+
+OWN_PACKAGE = "tilewright"
 
 
 def pass_rows() -> list[dict[str, object]]:
-    """Name, summary and options of every pass."""
+    """Name, summary and options of every pass, and which package it is from; a plugin's pass that
+    cannot be loaded is warned of."""
+    givers = plugins.given("passes")
     rows: list[dict[str, object]] = []
-    for name in sorted(PASSES):
-        pass_class = PASSES[name]()
+    for name in sorted(pass_names()):
+        try:
+            pass_class = find_pass(name)
+        except PluginError as error:
+            plugins.warn(error)
+            continue
         options = {
             field.name.replace("_", "-"): None if field.default is MISSING else field.default
             for field in fields(pass_class)
             if field.name != "name"
         }
-        summary = (pass_class.__doc__ or "").strip().splitlines()[0]
-        rows.append({"name": name, "summary": summary, "options": options})
+        summary = " ".join(cleandoc(pass_class.__doc__ or "").partition("\n\n")[0].split())
+        package = givers[name].package if name in givers else OWN_PACKAGE
+        rows.append({"name": name, "summary": summary, "options": options, "package": package})
     return rows
 
 
@@ -39,17 +50,24 @@ def list_passes(*, json: bool) -> None:
         return " ".join(f"{key}={value}" for key, value in options.items())
 
     print_table(
-        ("pass", "options", "what it does"), [(r["name"], cell(r), r["summary"]) for r in rows]
+        ("pass", "options", "what it does"),
+        [(r["name"], cell(r), _with_package(r["summary"], r["package"])) for r in rows],
     )
+
+
+def _with_package(summary: object, package: object) -> str:
+    return f"{summary}" if package == OWN_PACKAGE else f"{summary} ({package})"
 
 
 def list_ops(name: str, *, json: bool) -> None:
     """Print every op, or the whole documentation of one."""
     documents = op_reference()
+    if name not in {document.name for document in documents}:
+        documents += plugin_ops()
     if name:
         documents = [document for document in documents if document.name == name]
         if not documents:
-            raise OptionError(f"no op {name!r}", hint="tw ops lists them")
+            raise OptionError(f"no op {name!r}", why=plugins.left_out(), hint="tw ops lists them")
     if json:
         print_json(
             [
@@ -75,9 +93,19 @@ def chip_json(chip: Chip) -> dict[str, object]:
     return values
 
 
+def _all_chips() -> list[Chip]:
+    chips: list[Chip] = []
+    for name in chip_names():
+        try:
+            chips.append(load_chip(name))
+        except PluginError as error:
+            plugins.warn(error)
+    return chips
+
+
 def list_chips(name: str, *, json: bool) -> None:
-    """Print the shipped chips, or every figure of one."""
-    chips = [load_chip(each) for each in ([name] if name else CHIP_NAMES)]
+    """Print the chips by name, or every figure of one."""
+    chips = [load_chip(name)] if name else _all_chips()
     if json:
         print_json([chip_json(chip) for chip in chips])
     elif name:

@@ -12,7 +12,8 @@ from pathlib import Path
 from time import perf_counter
 
 from tilewright.compiler.cli.output import print_json, print_table
-from tilewright.dialects.errors import TilewrightError
+from tilewright.dialects.errors import InternalError, OptionError, TilewrightError
+from tilewright.dialects.plugins import Installed, Kind, discover, require_modules
 
 PACKAGES = ("tilewright", "xdsl", "numpy", "numba", "ml-dtypes", "msgspec", "typer")
 OLDEST_PYTHON = (3, 11)
@@ -34,6 +35,7 @@ def run_doctor(*, json: bool) -> int:
         *[_check(f"package {name}", lambda name=name: version(name)) for name in PACKAGES],
         _check("chips", _chips),
         _check("passes and ops", _catalogue),
+        *[_check(f"plugin {each.name}", lambda each=each: _plugin(each)) for each in discover()],
         _check("compile, run, compare", _small_model),
     ]
     ok = all(check.ok for check in checks)
@@ -53,7 +55,8 @@ def _check(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name, True, look())
     except TilewrightError as error:
-        return Check(name, False, f"[{error.code}] {error.what}")
+        why = f" ({' '.join(error.why.split())})" if error.why else ""
+        return Check(name, False, f"[{error.code}] {error.what}{why}")
     except Exception as error:
         return Check(name, False, f"{type(error).__name__}: {error}")
 
@@ -77,6 +80,41 @@ def _catalogue() -> str:
     for load in PASSES.values():
         load()
     return f"{len(PASSES)} passes, {len(op_reference())} ops"
+
+
+def _plugin(each: Installed) -> str:
+    """Load everything that a plugin gives, and say how much that is."""
+    from tilewright.backends.chip import load_chip
+    from tilewright.compiler.execution import find_backend
+    from tilewright.compiler.importers.registry import importer
+    from tilewright.compiler.workbench.pipelines import passes_from_text
+    from tilewright.dialects.context import dialect_of_plugin
+    from tilewright.passes.registry import find_pass
+
+    if each.plugin is None:
+        raise each.error or InternalError(f"{each.label} has neither a plugin nor an error")
+    require_modules(each)
+    loaders: dict[Kind, Callable[[str], object]] = {
+        "dialects": dialect_of_plugin,
+        "passes": find_pass,
+        "pipelines": passes_from_text,
+        "chips": load_chip,
+        "importers": importer,
+        "backends": find_backend,
+    }
+    given: list[str] = []
+    for kind, load in loaders.items():
+        names = each.plugin.names(kind)
+        for name in names:
+            load(name)
+        if names:
+            given.append(f"{kind} {', '.join(names)}")
+    for file in each.plugin.rules:
+        if not file.is_file():
+            raise OptionError(f"{each.label}: there is no rules file {file}")
+    if each.plugin.rules:
+        given.append(f"rules {', '.join(file.name for file in each.plugin.rules)}")
+    return f"{each.package} {each.version}: {'; '.join(given) or 'nothing'}"
 
 
 def _small_model() -> str:

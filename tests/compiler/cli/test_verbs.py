@@ -283,7 +283,7 @@ def test_inspect_prints_the_module(models: Models, tw: Tw) -> None:
 
 def test_passes(tw: Tw) -> None:
     rows = tw("passes", "--json").json
-    assert all(set(row) == {"name", "summary", "options"} for row in rows)
+    assert all(set(row) == {"name", "summary", "options", "package"} for row in rows)
     assert {row["name"] for row in rows} == set(PASSES)
     assert all(row["summary"] for row in rows)
     options = next(row["options"] for row in rows if row["name"] == "convert-top-to-tpu")
