@@ -112,12 +112,12 @@ def check_inputs(op: Operation, inputs: Sequence[Array], *, storage_types: bool)
 
 def _gather(op: graph.Gather, inputs: Sequence[Array], semantics: Semantics) -> Array:
     table, indices = inputs
-    return table[_checked_rows(op, indices, table.shape[0])]
+    return table[checked_rows(op, indices, table.shape[0])]
 
 
 def _w8a16_gather(op: tpu.W8A16GatherOp, inputs: Sequence[Array], semantics: Semantics) -> Array:
     codes, scale, indices = inputs
-    rows = _checked_rows(op, indices, codes.shape[0])
+    rows = checked_rows(op, indices, codes.shape[0])
     element = storage_of(op.result)
     return semantics.finish(dequantize(codes[rows], scale[rows], element), element)
 
@@ -131,10 +131,11 @@ def _cache_update(op: graph.CacheUpdate, inputs: Sequence[Array], semantics: Sem
 
 def write_rows(op: graph.CacheUpdate, cache: Array, rows: Array, positions: Array) -> None:
     """Write `rows` to the `positions` of `cache` in place; of two for one position, the later."""
-    cache[_checked_rows(op, positions, cache.shape[0])] = rows
+    cache[checked_rows(op, positions, cache.shape[0])] = rows
 
 
-def _checked_rows(op: Operation, indices: Array, limit: int) -> Array:
+def checked_rows(op: Operation, indices: Array, limit: int) -> Array:
+    """`indices`; raises `OptionError` for the first that is not a row of `limit`."""
     bad = (indices < 0) | (indices >= limit)
     if bool(bad.any()):
         at = int(np.argmax(bad))
