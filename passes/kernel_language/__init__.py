@@ -58,6 +58,7 @@ from tilewright.passes.kernel_language.functions import row_min as min
 from tilewright.passes.kernel_language.functions import row_sum as sum
 from tilewright.passes.kernel_language.indexes import Index
 from tilewright.passes.kernel_language.loops import Range as range
+from tilewright.passes.kernel_language.matmul import matmul
 from tilewright.passes.kernel_language.tensors import Tensor, Window, load, store
 from tilewright.passes.kernel_language.tiles import Local, Tile
 
@@ -86,6 +87,7 @@ __all__ = [
     "kernel",
     "load",
     "local",
+    "matmul",
     "max",
     "maximum",
     "mean",

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from xdsl.dialects.arith import ConstantOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
@@ -82,6 +83,10 @@ class Recording(KernelBuilder):
     def retype_argument(self, number: int, view: GlobalType) -> None:
         """View argument `number`, which nothing uses yet, as `view`."""
         Rewriter.replace_value_with_new_type(self._entry.args[number], view)
+
+    def recorded(self) -> list[Operation]:
+        """The ops of the kernel's body so far, index constants aside."""
+        return [op for op in self._entry.ops if not isinstance(op, ConstantOp)]
 
     @contextmanager
     def inside(self, body: Block) -> Generator[Scope]:

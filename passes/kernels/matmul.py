@@ -11,12 +11,13 @@ With rows left:
     for m { x = load x[m]; for n { w = load w[n]; y[m, n] = store(round(x @ w^T + bias row)) } }
 
 Either may split k: the first part makes f32 partial sums, the others are added to them. Codes are
-dequantized as soon as they are loaded.
+dequantized as soon as they are loaded. What an *epilogue* computes of the f32 sums comes before
+they are rounded, so that a fused op costs no loads and stores of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +30,14 @@ from tilewright.dialects.memory_types import GlobalType
 from tilewright.passes.kernels.builder import KernelBuilder
 from tilewright.passes.kernels.registry import View, register
 from tilewright.passes.tiling.matmul import choose_tiling
-from tilewright.passes.tiling.matmul_tiles import Buffers, Problem, Tiling, buffers
+from tilewright.passes.tiling.matmul_tiles import (
+    NO_EPILOGUE,
+    Buffers,
+    Epilogue,
+    Problem,
+    Tiling,
+    buffers,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,24 @@ class MatMulViews:
     result: View
     scale: View | None = None
     bias: View | None = None
+
+
+@dataclass(frozen=True)
+class MatMulArguments:
+    """The arguments of a kernel that are the views of a `MatMulViews`, scale and bias as columns or
+    rows.
+    """
+
+    x: SSAValue
+    weight: SSAValue
+    result: SSAValue
+    scale: SSAValue | None = None
+    bias: SSAValue | None = None
+
+
+EmitEpilogue = Callable[[SSAValue], SSAValue]
+"""Computes an f32 tile of an f32 tile of the same shape, element by element: with channels left the
+tile is transposed."""
 
 
 @register(tpu.MatMulOp)
@@ -66,7 +92,13 @@ def build_w8a16_matmul(
     return build(views, problem, choose_tiling(problem, chip))
 
 
-def problem_of(views: MatMulViews, *, channels_are_rows: bool, batches: int = 1) -> Problem:
+def problem_of(
+    views: MatMulViews,
+    *,
+    channels_are_rows: bool,
+    batches: int = 1,
+    epilogue: Epilogue = NO_EPILOGUE,
+) -> Problem:
     """The sizes and types of a multiplication, as the tilings see them."""
     x, weight = views.x, views.weight
     return Problem(
@@ -80,18 +112,17 @@ def problem_of(views: MatMulViews, *, channels_are_rows: bool, batches: int = 1)
         bias=None if views.bias is None else views.bias.element,
         channels_are_rows=channels_are_rows,
         batches=batches,
+        epilogue=epilogue,
     )
 
 
 def build(views: MatMulViews, problem: Problem, tiling: Tiling) -> func.FuncOp:
     """The kernel with that tiling; a problem with batches has stacks of matrices as views."""
-    n = problem.n
     optional: list[GlobalType] = []
     if views.scale is not None:
-        optional.append(views.scale.reshaped(n, 1))
+        optional.append(views.scale.reshaped(problem.n, 1))
     if views.bias is not None:
-        bias_shape = (n, 1) if tiling.channels_left else (1, n)
-        optional.append(views.bias.reshaped(*bias_shape))
+        optional.append(views.bias.reshaped(*bias_shape(problem, tiling)))
     builder = KernelBuilder(
         [
             (views.x.global_type(), "read"),
@@ -100,21 +131,47 @@ def build(views: MatMulViews, problem: Problem, tiling: Tiling) -> func.FuncOp:
             (views.result.global_type(), "write"),
         ]
     )
-    _MatMulEmitter(builder, problem, tiling).emit()
+    x, weight, *others, result = builder.arguments
+    scale = others.pop(0) if views.scale is not None else None
+    bias = others.pop(0) if views.bias is not None else None
+    emit(builder, MatMulArguments(x, weight, result, scale, bias), problem, tiling)
     return builder.finish("matmul")
+
+
+def bias_shape(problem: Problem, tiling: Tiling) -> tuple[int, int]:
+    """The shape that the kernel views the bias in: a column where channels are left, else a row."""
+    return (problem.n, 1) if tiling.channels_left else (1, problem.n)
+
+
+def emit(
+    builder: KernelBuilder,
+    arguments: MatMulArguments,
+    problem: Problem,
+    tiling: Tiling,
+    epilogue: EmitEpilogue | None = None,
+) -> None:
+    """Append the loop nest of a multiplication; `problem.epilogue` says what `epilogue` costs."""
+    _MatMulEmitter(builder, arguments, problem, tiling, epilogue).emit()
 
 
 class _MatMulEmitter:
     """Writes the loop nest of one problem."""
 
-    def __init__(self, builder: KernelBuilder, problem: Problem, tiling: Tiling) -> None:
+    def __init__(
+        self,
+        builder: KernelBuilder,
+        arguments: MatMulArguments,
+        problem: Problem,
+        tiling: Tiling,
+        epilogue: EmitEpilogue | None,
+    ) -> None:
         self.builder = builder
         self.problem = problem
         self.tiling = tiling
+        self.epilogue = epilogue
         self.tiles: Buffers = buffers(problem, tiling)
-        self.x, self.weight, *optional, self.result = builder.arguments
-        self.scale = optional.pop(0) if problem.scale is not None else None
-        self.bias = optional.pop(0) if problem.bias is not None else None
+        self.x, self.weight, self.result = arguments.x, arguments.weight, arguments.result
+        self.scale, self.bias = arguments.scale, arguments.bias
         self.splits = tiling.tk < problem.k
         self.batch: int | SSAValue = 0
 
@@ -180,7 +237,13 @@ class _MatMulEmitter:
         """Add the bias, round once, and turn channels back into columns."""
         builder, tiles = self.builder, self.tiles
         rounded = product
-        if bias is not None:
+        if self.epilogue is not None:
+            if bias is not None:
+                product = builder.binary(bdc.BinaryFunction.ADD, product, bias, tiles.product)
+            rounded = self.epilogue(product)
+            if rounded.type != tiles.rounded:
+                rounded = builder.unary(bdc.UnaryFunction.CAST, rounded, tiles.rounded)
+        elif bias is not None:
             rounded = builder.binary(bdc.BinaryFunction.ADD, product, bias, tiles.rounded)
         elif tiles.product != tiles.rounded:
             rounded = builder.unary(bdc.UnaryFunction.CAST, product, tiles.rounded)

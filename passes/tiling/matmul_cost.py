@@ -141,11 +141,17 @@ def _multiply(problem: Problem, tiling: Tiling, chip: Chip, tm: int, tn: int, tk
 
 
 def _finish(problem: Problem, tiling: Tiling, chip: Chip, tm: int, tn: int) -> int:
-    """Bias, rounding and transposition of a finished tile."""
+    """Bias, epilogue, rounding and transposition of a finished tile."""
     cycles = 0
     rows, cols = (tn, tm) if tiling.channels_left else (tm, tn)
-    if problem.bias is not None or (tiling.tk < problem.k and problem.result != F32):
+    epilogue = problem.epilogue
+    if problem.bias is not None or (
+        tiling.tk < problem.k and problem.result != F32 and not epilogue.commands
+    ):
         cycles += vector_cycles(rows, cols, F32.size_bytes, chip)
+    if epilogue.commands:
+        cycles += vector_cycles(rows, cols, F32.size_bytes, chip, epilogue.passes)
+        cycles += (epilogue.commands - 1) * chip.bdc_command_cycles
     if tiling.channels_left:
         size = problem.result.size_bytes
         cycles += vector_cycles(rows, cols, size, chip, chip.transpose_passes)

@@ -19,6 +19,20 @@ from tilewright.dialects.memory_types import LocalType, align_up
 
 
 @dataclass(frozen=True)
+class Epilogue:
+    """What is computed of each f32 product before it is rounded, element by element."""
+
+    commands: int = 0
+    passes: int = 0
+    """Vector passes over the product in f32, those of all `commands` together."""
+    tiles: int = 0
+    """F32 tiles of the product's shape that are there at once, the product not counted."""
+
+
+NO_EPILOGUE = Epilogue()
+
+
+@dataclass(frozen=True)
 class Problem:
     """A (batched) matrix multiplication: `batches` times `m` x `n` x `k`."""
 
@@ -35,6 +49,7 @@ class Problem:
     channels_are_rows: bool = True
     """The weight is stored `[n, k]`, not `[k, n]`."""
     batches: int = 1
+    epilogue: Epilogue = NO_EPILOGUE
 
     @property
     def stored(self) -> ElementType:
@@ -68,7 +83,7 @@ class Buffers:
     scale: LocalType | None
     bias: LocalType | None
     product: LocalType
-    """What the matrix unit writes: f32 where a bias is added or k is split."""
+    """What the matrix unit writes: f32 where a bias is added, k is split, or more follows."""
     rounded: LocalType
     """The product in the result's type."""
     output: LocalType
@@ -80,7 +95,7 @@ def buffers(problem: Problem, tiling: Tiling) -> Buffers:
     element, tm, tn, tk = problem.element, tiling.tm, tiling.tn, tiling.tk
     weight_shape = (tn, tk) if problem.channels_are_rows else (tk, tn)
     shape = (tn, tm) if tiling.channels_left else (tm, tn)
-    in_f32 = problem.bias is not None or tk < problem.k
+    in_f32 = problem.bias is not None or tk < problem.k or problem.epilogue.commands > 0
     stored = LocalType.of(*weight_shape, problem.stored)
     return Buffers(
         x=LocalType.of(tm, tk, element),
@@ -132,6 +147,8 @@ def lane_bytes(problem: Problem, tiling: Tiling, chip: Chip) -> int:
         rings.append((tiles.product, 1))
     if tiles.rounded not in (tiles.product, tiles.output):
         rings.append((tiles.rounded, 1))
+    if problem.epilogue.tiles:
+        rings.append((tiles.product, problem.epilogue.tiles))
     rings += [(tile, streamed) for tile in (tiles.scale, tiles.bias) if tile is not None]
     large = small = 0
     for tile, ring in rings:
