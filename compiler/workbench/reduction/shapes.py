@@ -1,0 +1,188 @@
+"""Smaller sizes: a size of arguments and weights is renamed everywhere, the types of all results
+follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
+
+from xdsl.dialects.builtin import (
+    DenseArrayBase,
+    FunctionType,
+    IntegerAttr,
+    ModuleOp,
+    i64,
+)
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.rewriter import Rewriter
+from xdsl.utils.exceptions import VerifyException
+
+from tilewright.dialects import graph, shape_rules, tpu
+from tilewright.dialects.graph.base import like
+from tilewright.dialects.scopes import functions_of
+
+Shape = tuple[int, ...]
+_ODD_SIZES = (1, 2, 3, 8, 17, 65)
+"""Tried in order, before the half: the smallest, and some that are no multiple of a tile."""
+
+
+def resized(module: ModuleOp) -> Iterator[ModuleOp | None]:
+    """The module with one size of its arguments and weights renamed to a smaller one."""
+    if any(isinstance(op, graph.Call | tpu.LaunchOp) for op in module.walk()):
+        return
+    for size in sorted(_sizes(module), reverse=True):
+        smaller = [odd for odd in _ODD_SIZES if odd < size]
+        for new in dict.fromkeys((*smaller, size // 2)):
+            if 0 < new < size:
+                yield _renamed(module, {size: new})
+
+
+def _sizes(module: ModuleOp) -> set[int]:
+    return {
+        size
+        for function in functions_of(module).values()
+        for value in _leaves(function)
+        for size in graph.shape_of(value)
+    }
+
+
+def _leaves(function: FuncOp) -> Iterator[SSAValue]:
+    yield from function.body.block.args
+    for op in function.body.block.ops:
+        if isinstance(op, graph.Weight | graph.State):
+            yield op.result
+
+
+def _renamed(module: ModuleOp, renaming: Mapping[int, int]) -> ModuleOp | None:
+    candidate = module.clone()
+    for function in functions_of(candidate).values():
+        block = function.body.block
+        try:
+            for argument in block.args:
+                Rewriter.replace_value_with_new_type(argument, _mapped(argument, renaming))
+            for op in list(block.ops):
+                _retype(op, renaming)
+        except VerifyException:
+            return None
+        last = block.last_op
+        assert isinstance(last, ReturnOp)
+        function.function_type = FunctionType.from_lists(
+            [argument.type for argument in block.args], [v.type for v in last.arguments]
+        )
+    return candidate
+
+
+def _mapped(value: SSAValue, renaming: Mapping[int, int]) -> Attribute:
+    shape = tuple(renaming.get(size, size) for size in graph.shape_of(value))
+    return like(value, shape)
+
+
+def _retype(op: Operation, renaming: Mapping[int, int]) -> None:
+    """Give the results of `op` the types that its operands' new ones imply."""
+    if isinstance(op, graph.Rope):
+        _fit_rotary_dim(op)
+    for kind, shape_of_result in _RULES.items():
+        if isinstance(op, kind):
+            shape = shape_of_result(op, renaming)
+            Rewriter.replace_value_with_new_type(op.results[0], like(op.results[0], shape))
+            return
+    for result in op.results:
+        Rewriter.replace_value_with_new_type(result, _mapped(result, renaming))
+
+
+Rule = Callable[[Operation, Mapping[int, int]], Shape]
+
+
+def _first(op: Operation, renaming: Mapping[int, int]) -> Shape:
+    del renaming
+    return graph.shape_of(op.operands[0])
+
+
+def _fit_rotary_dim(op: graph.Rope) -> None:
+    width = graph.shape_of(op.cos)[1]
+    if op.rotary_dim.value.data > width:
+        op.rotary_dim = IntegerAttr(max(2, width - width % 2), i64)
+
+
+def _matmul(op: Operation, renaming: Mapping[int, int]) -> Shape:
+    del renaming
+    x, right = (graph.shape_of(operand) for operand in op.operands[:2])
+    by_rows = isinstance(op, tpu.W8A16MatMulOp) or "right_transpose" in op.properties
+    return (*x[:-1], right[-2] if by_rows else right[-1])
+
+
+def _rows(op: Operation, renaming: Mapping[int, int]) -> Shape:
+    del renaming
+    return (graph.shape_of(op.operands[-1])[0], graph.shape_of(op.operands[0])[1])
+
+
+def _reduced(op: Operation, renaming: Mapping[int, int]) -> Shape:
+    del renaming
+    return shape_rules.reduce(graph.shape_of(op.operands[0]))
+
+
+def _permuted(op: Operation, renaming: Mapping[int, int]) -> Shape:
+    del renaming
+    assert isinstance(op, graph.Permute)
+    return shape_rules.permute(graph.shape_of(op.x), op.order.get_values())
+
+
+def _joined(op: Operation, renaming: Mapping[int, int]) -> Shape:
+    del renaming
+    assert isinstance(op, graph.Concat)
+    return shape_rules.concat([graph.shape_of(x) for x in op.xs], op.axis.value.data)
+
+
+def _sliced(op: Operation, renaming: Mapping[int, int]) -> Shape:
+    """Sizes are renamed; what lies outside of the operand now moves to its end."""
+    assert isinstance(op, graph.Slice)
+    available = graph.shape_of(op.x)
+    sizes = tuple(
+        min(renaming.get(size, size), limit)
+        for size, limit in zip(graph.shape_of(op.result), available, strict=True)
+    )
+    offsets = [
+        max(0, min(offset, limit - size))
+        for offset, size, limit in zip(op.offsets.get_values(), sizes, available, strict=True)
+    ]
+    op.offsets = DenseArrayBase.from_list(i64, offsets)
+    return sizes
+
+
+def _reshaped(op: Operation, renaming: Mapping[int, int]) -> Shape:
+    """Sizes are renamed; where that gives another number of elements, one size makes up for it."""
+    shape = [renaming.get(size, size) for size in graph.shape_of(op.results[0])]
+    count = prod(graph.shape_of(op.operands[0]))
+    if prod(shape) == count:
+        return tuple(shape)
+    for axis in range(len(shape)):
+        others = prod(shape[:axis]) * prod(shape[axis + 1 :])
+        if count % others == 0:
+            return (*shape[:axis], count // others, *shape[axis + 1 :])
+    raise VerifyException("no such reshape")
+
+
+_RULES: dict[type[Operation], Rule] = {
+    graph.MatMul: _matmul,
+    tpu.W8A16MatMulOp: _matmul,
+    graph.BatchMatMul: _matmul,
+    graph.Gather: _rows,
+    tpu.W8A16GatherOp: _rows,
+    graph.Reduce: _reduced,
+    graph.Permute: _permuted,
+    graph.Concat: _joined,
+    graph.Slice: _sliced,
+    graph.Reshape: _reshaped,
+    graph.UnaryGraphOp: _first,
+    graph.BinaryGraphOp: _first,
+    graph.ConstGraphOp: _first,
+    graph.RMSNorm: _first,
+    graph.LayerNorm: _first,
+    graph.Softmax: _first,
+    graph.Rope: _first,
+    graph.Attention: _first,
+    graph.CacheUpdate: _first,
+    graph.Cast: _first,
+}
+"""The shape of the result of each op of the graph. Others have their results' sizes renamed."""
