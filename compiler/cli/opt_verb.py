@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -56,7 +57,7 @@ def _write(printed: Sequence[str], options: argparse.Namespace) -> None:
     result = f"{SPLIT_MARK}\n".join(printed)
     if options.output == "-":
         sys.stdout.write(result)
-    else:
+    elif options.output != os.devnull:
         write_atomically(options.output, result)
 
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tilewright.compiler.tables import table_lines
+
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
@@ -15,23 +17,8 @@ def print_json(document: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table with a header line; columns that hold only numbers stand to the right."""
-    texts = [[_text(cell) for cell in row] for row in rows]
-    widths = [
-        max([len(column), *(len(row[i]) for row in texts)]) for i, column in enumerate(columns)
-    ]
-    right = [all(_is_number(row[i]) for row in texts) for i in range(len(columns))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(cells, widths, right, strict=True)
-        ]
-        return "  ".join(padded).rstrip()
-
-    print(line(columns))
-    print("  ".join("-" * width for width in widths))
-    for row in texts:
-        print(line(row))
+    for line in table_lines(columns, rows):
+        print(line)
 
 
 def log(message: str) -> None:
@@ -50,17 +37,3 @@ def megabytes(size_bytes: float) -> str:
 def percent(share: float) -> str:
     """A share of one as a percentage."""
     return f"{100 * share:.1f} %"
-
-
-def _text(cell: object) -> str:
-    if isinstance(cell, bool):
-        return "yes" if cell else "no"
-    if isinstance(cell, int):
-        return f"{cell:,}"
-    if isinstance(cell, float):
-        return f"{cell:.4g}"
-    return str(cell)
-
-
-def _is_number(text: str) -> bool:
-    return bool(text) and (text[0].isdigit() or text[0] in "-+." or text in ("inf", "nan"))
