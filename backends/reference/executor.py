@@ -1,31 +1,30 @@
-"""Runs a function of a module op by op with the reference, going through calls under their scopes.
-
-Values are freed after their last use, so that a whole model needs the memory of its widest point.
+"""Runs a function of a module op by op with the reference, going through calls under their scopes:
+on arrays (`run_function`), or on balls, which carry bounds of their errors (`run_with_bounds`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.ir import Operation, SSAValue
 
 from tilewright.backends.reference import float64, typed
+from tilewright.backends.reference.ball_run import BallRun, BallWeights, RunProgram
+from tilewright.backends.reference.balls import FLOAT64, Arithmetic, Ball
 from tilewright.backends.reference.evaluation import write_rows
+from tilewright.backends.reference.graph_run import GraphRun, Observer
 from tilewright.dialects import graph
-from tilewright.dialects.errors import IRError, OptionError
+from tilewright.dialects.errors import OptionError
 from tilewright.dialects.graph import shape_of, storage_of
-from tilewright.dialects.scopes import functions_of, where_of
+from tilewright.dialects.scopes import where_of
 
 Array = NDArray[Any]
 SemanticsName = Literal["float64", "typed"]
 Weights = Callable[[str, Operation], Array]
-Observer = Callable[[Operation, str, Sequence[Array], Sequence[Array]], None]
 
 _MODULES = {"float64": float64, "typed": typed}
 
@@ -38,7 +37,7 @@ def run_function(
     weights: Weights,
     states: dict[str, Array],
     semantics: SemanticsName = "typed",
-    on_op: Observer | None = None,
+    on_op: Observer[Array] | None = None,
 ) -> list[Array]:
     """The results of function `name` of a `top` or `tpu` module on `inputs`.
 
@@ -59,94 +58,90 @@ def run_function(
     """
     if semantics not in _MODULES:
         raise OptionError(f"unknown semantics {semantics!r}", hint="one of 'float64', 'typed'")
-    run = _Run(functions_of(module), weights, states, semantics, on_op)
-    results = run.call(name, [np.asarray(array) for array in inputs], "", ())
+    run = _ArrayRun(module, weights, states, semantics, on_op)
+    results = run.call(name, [np.asarray(array) for array in inputs])
     return [float64.SEMANTICS.widen(a) for a in results] if semantics == "float64" else results
 
 
-@dataclass
-class _Run:
-    """What all calls of one run share. `last_uses` is by block, computed at its first execution."""
+def run_with_bounds(
+    module: ModuleOp,
+    name: str,
+    inputs: Sequence[Ball | Array],
+    *,
+    weights: BallWeights,
+    states: dict[str, Ball],
+    arithmetic: Arithmetic = FLOAT64,
+    run_program: RunProgram | None = None,
+    on_op: Observer[Ball] | None = None,
+) -> list[Ball]:
+    """The results of function `name` of a module of any stage: values, and how far they may be off.
 
-    functions: dict[str, func.FuncOp]
-    weights: Weights
-    states: dict[str, Array]
-    semantics: SemanticsName
-    on_op: Observer | None
-    last_uses: dict[Block, list[list[SSAValue]]] = field(
-        default_factory=dict[Block, list[list[SSAValue]]]
-    )
+    Two modules that mean the same give results that differ by no more than their radii together.
+    The module may hold `top` and `tpu` ops, launches of kernel functions, and launches of
+    `bdc.program`s, all mixed; `run_program(program, balls)` runs one of those on a ball for each
+    argument (operands, then results that are not aliased), in the shapes of the tensors, and
+    returns the balls of all arguments after it.
 
-    def call(
-        self, name: str, inputs: Sequence[Array], scope: str, callers: tuple[str, ...]
-    ) -> list[Array]:
-        """Run function `name` with its weights and states under `scope`."""
-        if name not in self.functions:
-            known = ", ".join(f"@{known}" for known in self.functions)
-            raise IRError(f"there is no function @{name}", hint=f"the functions are {known}")
-        if name in callers:
-            raise IRError(f"@{name} calls itself", why=" -> ".join((*callers, name)))
-        function = self.functions[name]
-        if function.is_declaration:
-            raise IRError(f"@{name} has no body")
-        block = function.body.block
-        if len(inputs) != len(block.args):
-            raise OptionError(f"@{name} takes {len(block.args)} inputs, not {len(inputs)}")
-        environment: dict[SSAValue, Array] = {}
-        for index, (argument, array) in enumerate(zip(block.args, inputs, strict=True)):
-            environment[argument] = self._fitted(array, argument, f"input {index} of @{name}")
-        results: list[Array] = []
-        for op, dead in zip(block.ops, self._dead_after(block), strict=True):
-            operands = [environment[operand] for operand in op.operands]
-            if isinstance(op, func.ReturnOp):
-                results = operands
-                break
-            outputs = self._execute(op, operands, scope, (*callers, name))
-            environment.update(zip(op.results, outputs, strict=True))
-            del operands, outputs
-            for value in dead:
-                del environment[value]
-        return results
+    `weights(key, op)` is as for `run_function`. `states` holds the states by resolved key: one that
+    is missing is added, undefined (NaN). The run writes into copies, which it leaves in `states`
+    for the next run; the balls that were given stay as they are.
 
-    def _execute(
-        self, op: Operation, operands: list[Array], scope: str, callers: tuple[str, ...]
-    ) -> list[Array]:
-        if isinstance(op, graph.Call):
-            for inner in op.scope_names:
-                results = self.call(op.callee.string_value(), operands, scope + inner, callers)
-                operands = [*results, *operands[len(results) :]]
-            return operands[: len(op.results)]
-        if isinstance(op, graph.Weight):
-            key = scope + op.key.data
-            return [self._fitted(np.asarray(self.weights(key, op)), op.result, f"weight {key!r}")]
-        if isinstance(op, graph.State):
-            return [self._state(scope + op.key.data, op.result)]
-        if isinstance(op, graph.CacheUpdate) and self._is_state(operands[0]):
-            write_rows(op, *operands)
-            outputs = [operands[0]]
-        else:
-            outputs = self._evaluate(op, operands)
-        if self.on_op is not None:
-            self.on_op(op, scope, operands, outputs)
-        return outputs
+    Views are held to what a kernel was built for: an argument whose rows and pitch are not those of
+    its tensor is an `IRError`.
 
-    def _evaluate(self, op: Operation, operands: list[Array]) -> list[Array]:
-        try:
-            return _MODULES[self.semantics].evaluate(op, operands)
-        except OptionError as error:
+    `on_op(op, scope, inputs, outputs)` sees every op but calls, weights and states, after it ran;
+    what it sees of a state changes later.
+
+    Raises `IRError` for a missing or recursive function or kernel, for a kernel that breaks a rule,
+    and for a `bdc.program` without `run_program`; `OptionError` for inputs, weights or states that
+    do not fit; `UnsupportedError` for an op without a rule (`composition.register`).
+    """
+    run = BallRun(module, weights, states, arithmetic, run_program, on_op)
+    balls = [x if isinstance(x, Ball) else Ball.exact(x) for x in inputs]
+    return run.start(name, balls)
+
+
+class _ArrayRun(GraphRun[Array]):
+    """A run on arrays, in one of the two semantics."""
+
+    def __init__(
+        self,
+        module: ModuleOp,
+        weights: Weights,
+        states: dict[str, Array],
+        semantics: SemanticsName,
+        on_op: Observer[Array] | None,
+    ) -> None:
+        super().__init__(module, on_op)
+        self._weights = weights
+        self._states = states
+        self._semantics: SemanticsName = semantics
+
+    def fitted(self, value: Array, target: SSAValue, what: str) -> Array:
+        """`value`, if it fits the type of `target`; for float64 semantics any float does."""
+        element = storage_of(target)
+        any_float = self._semantics == "float64" and element.is_float
+        fits = value.dtype.kind not in "iub" if any_float else value.dtype == element.dtype
+        if value.shape != shape_of(target) or not fits:
             raise OptionError(
-                error.what, where=where_of(op), why=error.where, hint=error.hint
-            ) from error
+                f"{what} is {value.dtype}{list(value.shape)}, "
+                f"not {element.name}{list(shape_of(target))}"
+            )
+        return value
 
-    def _state(self, key: str, value: SSAValue) -> Array:
+    def weight(self, op: graph.Weight, key: str) -> Array:
+        return self.fitted(np.asarray(self._weights(key, op)), op.result, f"weight {key!r}")
+
+    def state(self, op: graph.State, key: str) -> Array:
         """The array of a state itself (never a copy): float64 or its storage type."""
+        value = op.result
         dtype = self._dtype(value)
-        if key not in self.states:
+        if key not in self._states:
             undefined = np.nan if storage_of(value).is_float else -1
-            self.states[key] = np.full(shape_of(value), undefined, dtype=dtype)
-        state = self.states[key]
-        if state.dtype != dtype and self.semantics == "float64":
-            state = self.states[key] = state.astype(dtype)
+            self._states[key] = np.full(shape_of(value), undefined, dtype=dtype)
+        state = self._states[key]
+        if state.dtype != dtype and self._semantics == "float64":
+            state = self._states[key] = state.astype(dtype)
         if state.shape != shape_of(value) or state.dtype != dtype:
             raise OptionError(
                 f"state {key!r} is {state.dtype}{list(state.shape)}, "
@@ -154,38 +149,21 @@ class _Run:
             )
         return state
 
+    def evaluate(self, op: Operation, operands: list[Array]) -> list[Array]:
+        if isinstance(op, graph.CacheUpdate) and self._is_state(operands[0]):
+            write_rows(op, *operands)
+            return [operands[0]]
+        try:
+            return _MODULES[self._semantics].evaluate(op, operands)
+        except OptionError as error:
+            raise OptionError(
+                error.what, where=where_of(op), why=error.where, hint=error.hint
+            ) from error
+
     def _is_state(self, array: Array) -> bool:
-        return any(state is array for state in self.states.values())
+        return any(state is array for state in self._states.values())
 
     def _dtype(self, value: SSAValue) -> np.dtype[Any]:
         element = storage_of(value)
-        wide = self.semantics == "float64" and element.is_float
+        wide = self._semantics == "float64" and element.is_float
         return np.dtype(np.float64) if wide else element.dtype
-
-    def _fitted(self, array: Array, value: SSAValue, what: str) -> Array:
-        """`array`, if it fits the type of `value`; for float64 semantics any float does."""
-        element = storage_of(value)
-        any_float = self.semantics == "float64" and element.is_float
-        fits = array.dtype.kind not in "iub" if any_float else array.dtype == element.dtype
-        if array.shape != shape_of(value) or not fits:
-            raise OptionError(
-                f"{what} is {array.dtype}{list(array.shape)}, "
-                f"not {element.name}{list(shape_of(value))}"
-            )
-        return array
-
-    def _dead_after(self, block: Block) -> list[list[SSAValue]]:
-        """For each op of `block` the values that nothing needs after it."""
-        if block not in self.last_uses:
-            self.last_uses[block] = _last_uses(block)
-        return self.last_uses[block]
-
-
-def _last_uses(block: Block) -> list[list[SSAValue]]:
-    seen: set[SSAValue] = set()
-    dead: list[list[SSAValue]] = []
-    for op in reversed(list(block.ops)):
-        values = dict.fromkeys((*op.operands, *op.results))
-        dead.append([value for value in values if value not in seen])
-        seen.update(values)
-    return dead[::-1]
