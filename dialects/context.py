@@ -71,7 +71,7 @@ def dialect_of_plugin(name: str) -> Dialect:
     assert giver.plugin is not None
     dialect = plugins.loaded(giver, "dialects", name, Dialect)
     if dialect.name != name:
-        raise giver.failure(f"dialect {name!r}", ValueError(f"it is called {dialect.name!r}"))
+        raise giver.failure(f"its dialect {name!r}", f"it calls itself {dialect.name!r}")
     plugins.require_modules(giver)
     return dialect
 

@@ -37,13 +37,13 @@ T = TypeVar("T")
 Kind: TypeAlias = Literal["dialects", "passes", "pipelines", "chips", "importers", "backends"]
 """The fields of a `Plugin` that give names."""
 
-_OWN: Mapping[Kind, tuple[str, str]] = {
-    "dialects": ("tilewright.dialects.context", "DIALECT_NAMES"),
-    "passes": ("tilewright.passes.registry", "PASSES"),
-    "pipelines": ("tilewright.passes.registry", "PIPELINES"),
-    "chips": ("tilewright.backends.chip", "CHIP_NAMES"),
-    "importers": ("tilewright.compiler.importers.registry", "IMPORTERS"),
-    "backends": ("tilewright.compiler.execution", "BACKENDS"),
+_PASSES = "tilewright.passes.registry"
+_OWN: Mapping[Kind, tuple[tuple[str, str], ...]] = {
+    "dialects": (("tilewright.dialects.context", "DIALECT_NAMES"),),
+    "passes": ((_PASSES, "PASSES"), (_PASSES, "PIPELINES")),
+    "chips": (("tilewright.backends.chip", "CHIP_NAMES"),),
+    "importers": (("tilewright.compiler.importers.registry", "IMPORTERS"),),
+    "backends": (("tilewright.compiler.execution.registry", "BACKENDS"),),
 }
 """Where Tilewright's own names stand: a plugin may not give them again. Rooms above this one are
 looked up by name, and only if a plugin gives something of the kind."""
@@ -92,19 +92,20 @@ class Installed:
     def label(self) -> str:
         return f"plugin {self.name} of {self.package} {self.version}"
 
-    def failure(self, what: str, error: BaseException, hint: str | None = None) -> PluginError:
-        """What to raise where `error` comes out of the plugin."""
-        why = str(error) if isinstance(error, TilewrightError) else _said(error)
+    def failure(self, what: str, why: BaseException | str, hint: str | None = None) -> PluginError:
+        """What to raise where something of the plugin is not as it must be."""
         return PluginError(
             f"{self.label}: {what}",
             where=f"entry point {self.name} = {self.target}",
-            why=why,
+            why=_said(why),
             hint=hint or f"mend the package, or pip uninstall {self.package}",
         )
 
 
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+def _said(why: BaseException | str) -> str:
+    if isinstance(why, str | TilewrightError):
+        return str(why)
+    return f"{type(why).__name__}: {why}".removesuffix(": ")
 
 
 @cache
@@ -145,7 +146,7 @@ def loaded(giver: Installed, kind: Kind, name: str, kind_of: type[T]) -> T:
     except Exception as error:
         raise giver.failure(f"{name!r} of its {kind} cannot be loaded", error) from error
     if not isinstance(value, kind_of):
-        problem = TypeError(f"it is {value!r}, not a {kind_of.__name__}")
+        problem = f"it is {value!r}, not a {kind_of.__name__}"
         raise giver.failure(f"{name!r} of its {kind} cannot be loaded", problem)
     return value
 
@@ -205,7 +206,7 @@ def _load(point: EntryPoint, package: Distribution) -> Installed:
         return replace(found, error=found.failure("cannot be imported", error))
     problem = _shape_problem(plugin)
     if problem is not None:
-        return replace(found, error=found.failure("is not a plugin", TypeError(problem)))
+        return replace(found, error=found.failure("is not a plugin", problem))
     return replace(found, plugin=plugin)
 
 
@@ -241,39 +242,45 @@ _VALUES: Mapping[str, type[object]] = {"pipelines": str, "chips": Path}
 
 def _refuse_clashes(found: list[Installed]) -> list[Installed]:
     """Leave out each plugin that gives a name which Tilewright, xDSL or another plugin gives."""
-    givers: dict[tuple[Kind, str], list[str]] = {}
+    givers: dict[tuple[str, str], list[str]] = {}
+    for each in found:
+        for kind, name in _names(each):
+            givers.setdefault((_space(kind), name), []).append(each.label)
     for kind in KINDS:
-        sound = [each for each in found if each.plugin is not None and each.plugin.names(kind)]
-        if sound:
-            for own in _own_names(kind):
-                givers.setdefault((kind, own), []).append("Tilewright or xDSL")
-        for each in sound:
-            assert each.plugin is not None
-            for name in each.plugin.names(kind):
-                givers.setdefault((kind, name), []).append(each.label)
+        if any(kind == _space(used) for each in found for used, _ in _names(each)):
+            for name in _own_names(kind):
+                givers.setdefault((kind, name), []).append("Tilewright or xDSL")
     return [_without_clash(each, givers) for each in found]
 
 
-def _without_clash(each: Installed, givers: Mapping[tuple[Kind, str], list[str]]) -> Installed:
-    for kind in KINDS if each.plugin is not None else ():
-        assert each.plugin is not None
-        for name in each.plugin.names(kind):
-            others = [giver for giver in givers[kind, name] if giver != each.label]
-            if others:
-                clash = ValueError(f"{', '.join(others)} gives it too")
-                error = each.failure(
-                    f"the name {name!r} among its {kind} is taken",
-                    clash,
-                    f"rename it, or pip uninstall {each.package}",
-                )
-                return replace(each, plugin=None, error=error)
+def _names(each: Installed) -> list[tuple[Kind, str]]:
+    if each.plugin is None:
+        return []
+    return [(kind, name) for kind in KINDS for name in each.plugin.names(kind)]
+
+
+def _space(kind: Kind) -> Kind:
+    """Kinds whose names may not be equal either: a pipeline may stand where a pass may."""
+    return "passes" if kind == "pipelines" else kind
+
+
+def _without_clash(each: Installed, givers: Mapping[tuple[str, str], list[str]]) -> Installed:
+    for kind, name in _names(each):
+        others = list(givers[_space(kind), name])
+        others.remove(each.label)
+        if others:
+            clash = each.failure(
+                f"the name {name!r} among its {kind} is taken",
+                f"{', '.join(others)} gives it too",
+                f"rename it, or pip uninstall {each.package}",
+            )
+            return replace(each, plugin=None, error=clash)
     return each
 
 
 def _own_names(kind: Kind) -> Iterable[str]:
     names: list[str] = []
-    if kind in _OWN:
-        module, attribute = _OWN[kind]
+    for module, attribute in _OWN.get(kind, ()):
         names += getattr(import_module(module), attribute)
     if kind == "dialects":
         from xdsl.dialects import get_all_dialects

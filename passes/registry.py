@@ -36,6 +36,7 @@ def _lazy(module: str, class_name: str) -> PassFactory:
 PASSES: Mapping[str, PassFactory] = MappingProxyType(
     {
         "convert-top-to-tpu": _lazy("convert_top_to_tpu", "ConvertTopToTpuPass"),
+        "decompose-composites": _lazy("decompose_composites", "DecomposeCompositesPass"),
         "tile-for-local-memory": _lazy("tile_for_local_memory", "TileForLocalMemoryPass"),
         "double-buffer": _lazy("double_buffer", "DoubleBufferPass"),
         "allocate-local-memory": _lazy("allocate_local_memory", "AllocateLocalMemoryPass"),
@@ -63,7 +64,7 @@ def find_pass(name: str) -> type[ModulePass]:
         )
     found = plugins.loaded(giver, "passes", name, type)
     if not issubclass(found, ModulePass) or found.name != name:
-        problem = TypeError(f"{found!r} is not a pass of that name")
+        problem = f"{found!r} is not a pass of that name"
         raise giver.failure(f"{name!r} of its passes cannot be loaded", problem)
     return found
 
@@ -75,7 +76,7 @@ def pass_names() -> tuple[str, ...]:
 
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
-        "kernels": "tile-for-local-memory,double-buffer,allocate-local-memory,insert-waits,"
+        "kernels": "decompose-composites,tile-for-local-memory,double-buffer,allocate-local-memory,insert-waits,"
         "emit-commands",
         "compile": "convert-top-to-tpu,kernels",
     }

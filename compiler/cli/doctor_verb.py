@@ -85,7 +85,7 @@ def _catalogue() -> str:
 def _plugin(each: Installed) -> str:
     """Load everything that a plugin gives, and say how much that is."""
     from tilewright.backends.chip import load_chip
-    from tilewright.compiler.execution import find_backend
+    from tilewright.compiler.execution.registry import find_backend
     from tilewright.compiler.importers.registry import importer
     from tilewright.compiler.workbench.pipelines import passes_from_text
     from tilewright.dialects.context import dialect_of_plugin

@@ -13,7 +13,8 @@ import numpy as np
 
 from tilewright.compiler.artifact import Artifact, open_artifact
 from tilewright.compiler.cli.output import log, print_json, print_table
-from tilewright.compiler.execution import CompiledModel, find_backend
+from tilewright.compiler.execution import CompiledModel
+from tilewright.compiler.execution.registry import find_backend
 from tilewright.compiler.output import write_atomically
 from tilewright.compiler.performance import ProgramTimes
 from tilewright.compiler.runtime import LanguageModelSession, Session

@@ -1,4 +1,4 @@
-"""Tilewright's own backends: the simulated machine, and the typed reference."""
+"""The typed reference as a backend."""
 
 from __future__ import annotations
 
@@ -13,21 +13,12 @@ from tilewright.backends.program import Function
 from tilewright.backends.reference.executor import run_function
 from tilewright.compiler.execution import Backend, CompiledModel
 from tilewright.compiler.memory_plan import weight_name
-from tilewright.compiler.runtime import Session, entry_function, stored_inputs
+from tilewright.compiler.runtime import entry_function, stored_inputs
 from tilewright.dialects.errors import InternalError
 from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.dialects.tpu import WeightOp
 
 Array = npt.NDArray[Any]
-
-
-class Simulator(Backend):
-    """The program of commands on the simulated machine."""
-
-    summary = "the commands on the simulated machine"
-
-    def open(self, model: CompiledModel) -> Session:
-        return Session(model.program, model.chip, model.weight)
 
 
 class Reference(Backend):

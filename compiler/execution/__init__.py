@@ -14,11 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
-
-from tilewright.dialects import plugins
-from tilewright.dialects.errors import OptionError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -80,44 +76,3 @@ class Backend(ABC):
     @abstractmethod
     def open(self, model: CompiledModel) -> Execution:
         """Make `model` ready to run."""
-
-
-def _simulator() -> Backend:
-    from tilewright.compiler.executions import Simulator
-
-    return Simulator()
-
-
-def _reference() -> Backend:
-    from tilewright.compiler.executions import Reference
-
-    return Reference()
-
-
-DEFAULT_BACKEND = "simulator"
-BACKENDS: Mapping[str, Callable[[], Backend]] = MappingProxyType(
-    {DEFAULT_BACKEND: _simulator, "reference": _reference}
-)
-"""Tilewright's own backends by name. A value imports and makes the backend."""
-
-
-def backend_names() -> tuple[str, ...]:
-    """The names that `find_backend` knows."""
-    return (*BACKENDS, *plugins.given("backends"))
-
-
-def find_backend(name: str) -> Backend:
-    """The backend of that name, Tilewright's or a plugin's.
-
-    Raises `OptionError` where there is none, `PluginError` where a plugin's cannot be loaded.
-    """
-    if name in BACKENDS:
-        return BACKENDS[name]()
-    giver = plugins.given("backends").get(name)
-    if giver is None:
-        raise OptionError(
-            f"no backend {name!r}",
-            why=plugins.left_out(),
-            hint=f"one of {', '.join(backend_names())}",
-        )
-    return plugins.loaded(giver, "backends", name, Backend)
