@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
@@ -17,7 +19,7 @@ from tilewright.backends.reference.graph_run import GraphRun, Observer
 from tilewright.backends.reference.kernels import Kernel
 from tilewright.backends.reference.slices import is_view
 from tilewright.dialects import graph, tpu
-from tilewright.dialects.bdc.program import AccessMode, ProgramOp
+from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import IRError, OptionError, TilewrightError
 from tilewright.dialects.graph import shape_of, storage_of
@@ -56,7 +58,10 @@ class BallRun(GraphRun[Ball]):
         function = self.functions.get(name)
         block = None if function is None or function.is_declaration else function.body.block
         if block is not None and len(block.args) == len(inputs):
-            inputs = [self.stored(x, target) for x, target in zip(inputs, block.args, strict=True)]
+            inputs = [
+                _laid_out(self.stored(ball, target))
+                for ball, target in zip(inputs, block.args, strict=True)
+            ]
         return self.call(name, inputs)
 
     def fitted(self, value: Ball, target: SSAValue, what: str) -> Ball:
@@ -71,7 +76,8 @@ class BallRun(GraphRun[Ball]):
     def weight(self, op: graph.Weight, key: str) -> Ball:
         given = self._weights(key, op)
         ball = given if isinstance(given, Ball) else Ball.exact(given)
-        return self.stored(self.fitted(ball, op.result, f"weight {key!r}"), op.result)
+        ball = self.fitted(ball, op.result, f"weight {key!r}")
+        return _laid_out(self.stored(ball, op.result))
 
     def stored(self, ball: Ball, target: SSAValue) -> Ball:
         """What comes in from outside, in the storage type of its place."""
@@ -106,7 +112,7 @@ class BallRun(GraphRun[Ball]):
             return [composition.reshaped(operands[0], shape_of(op.result))]
         if isinstance(op, graph.Slice) and is_view(op, operands[0].value):
             return [_sliced(op, operands[0])]
-        return composition.propagate(op, operands, self._arithmetic)
+        return [_laid_out(b) for b in composition.propagate(op, operands, self._arithmetic)]
 
     def _is_state(self, ball: Ball) -> bool:
         return any(state is ball for state in self._own.values())
@@ -138,12 +144,16 @@ class BallRun(GraphRun[Ball]):
                 raise IRError(f"there is no kernel @{name}", where=where_of(op))
             self._kernels[name] = Kernel(self.functions[name])
         kernel = self._kernels[name]
-        _check_arguments(op, kernel.views, values, balls)
+        bound = _bound(op, kernel.views, values, balls)
         try:
-            return kernel.run(balls, self._arithmetic)
+            after = kernel.run(bound, self._arithmetic)
         except TilewrightError as error:
             error.hint = error.hint or f"the kernel is @{name}, launched by {where_of(op)}"
             raise
+        return [
+            ball if access == "read" else _unbound(op, new, value)
+            for ball, new, value, access in zip(balls, after, values, kernel.access, strict=True)
+        ]
 
     def _run_emitted(
         self,
@@ -152,16 +162,14 @@ class BallRun(GraphRun[Ball]):
         values: Sequence[SSAValue],
         balls: list[Ball],
     ) -> list[Ball]:
-        _check_arguments(op, [argument.view for argument in program.arguments], values, balls)
+        _bound(op, [argument.view for argument in program.arguments], values, balls)
         if self._run_program is None:
             raise IRError(
                 f"@{program.sym_name.data} is a bdc.program, and nothing here runs one",
                 where=where_of(op),
                 hint="give run_with_bounds a run_program that hands it to the simulator",
             )
-        after = self._run_program(program, balls)
-        reads = [argument.access == AccessMode.READ for argument in program.arguments]
-        return [old if read else new for old, new, read in zip(balls, after, reads, strict=True)]
+        return self._run_program(program, balls)
 
     def _update(self, operand: Ball, after: Ball) -> Ball:
         """What an aliased operand has become."""
@@ -186,38 +194,56 @@ def _sliced(op: graph.Slice, ball: Ball) -> Ball:
     return Ball(ball.value[at], EXACT if ball.is_exact else ball.radii[at])
 
 
-def _check_arguments(
+def _bound(
     op: tpu.LaunchOp,
     views: Sequence[GlobalType],
     values: Sequence[SSAValue],
     balls: Sequence[Ball],
-) -> None:
-    """Raise `IRError` unless each view of a kernel is one of its tensor's elements where they lie.
+) -> list[Ball]:
+    """Each tensor of a launch as the kernel's view of it: the elements where they lie.
 
-    A view may have other rows and columns if the tensor is contiguous. (On the machine, any other
-    one would reach memory of something else.)
+    A view may have any rows, columns and pitch over the bytes from the tensor's first element to
+    its last. Raises `IRError` for one that covers others: it would reach memory of something else,
+    or take the gaps between rows for elements.
     """
     name = op.kernel.string_value()
     if len(views) != len(values):
         raise IRError(
             f"@{name} has {len(views)} arguments, its launch {len(values)}", where=where_of(op)
         )
+    bound: list[Ball] = []
     for index, (view, value, ball) in enumerate(zip(views, values, balls, strict=True)):
         element = storage_of(value)
         rows, cols, pitch = _layout(ball.value, element)
-        contiguous = rows == 1 or pitch == cols * element.size_bytes
-        same = (view.rows, view.cols) == (rows, cols)
-        fits = view.rows * view.cols == rows * cols and view.element == element
-        if contiguous:
-            fits = fits and view.is_contiguous
-        else:
-            fits = fits and same and view.pitch_bytes == pitch
-        if not fits:
+        span = (rows - 1) * pitch + cols * element.size_bytes
+        whole = view.pitch_bytes % element.size_bytes == 0
+        if view.element != element or view.span_bytes != span or not whole:
             raise IRError(
                 f"argument {index} of @{name} is viewed as {view}",
                 where=where_of(op),
                 why=f"its tensor is {rows}x{cols}x{element.name}, rows {pitch} bytes apart",
             )
+        radius = ball.radius if ball.is_exact else _viewed(ball.radius, view)
+        bound.append(Ball(_viewed(ball.value, view), radius))
+    return bound
+
+
+def _viewed(array: Array, view: GlobalType) -> Array:
+    step = array.itemsize
+    pitch = view.pitch_bytes // view.element.size_bytes * step
+    return as_strided(array, (view.rows, view.cols), (pitch, step), writeable=False)
+
+
+def _unbound(op: tpu.LaunchOp, ball: Ball, value: SSAValue) -> Ball:
+    """What a kernel has written, as the tensor again."""
+    shape = shape_of(value)
+    if ball.value.size != math.prod(shape):
+        raise IRError(
+            f"@{op.kernel.string_value()} writes {list(ball.value.shape)} over gaps of a tensor "
+            f"{list(shape)}",
+            where=where_of(op),
+        )
+    return composition.reshaped(ball, shape)
 
 
 def _layout(array: Array, element: ElementType) -> tuple[int, int, int]:
@@ -225,3 +251,9 @@ def _layout(array: Array, element: ElementType) -> tuple[int, int, int]:
     cols = array.shape[-1] if array.shape else 1
     matrix = array.reshape(-1, cols)
     return matrix.shape[0], cols, matrix.strides[0] // array.itemsize * element.size_bytes
+
+
+def _laid_out(ball: Ball) -> Ball:
+    """The ball with elements one behind the other, and a radius for each unless it is exact."""
+    value = np.ascontiguousarray(ball.value)
+    return Ball(value, ball.radius if ball.is_exact else np.ascontiguousarray(ball.radii))
