@@ -270,14 +270,38 @@ def opt_verb(context: typer.Context) -> None:
 
 
 @app.command(
-    "passes",
-    epilog=_example("tw passes --json"),
+    "trace",
+    short_help="Show which pattern rewrites which op into what.",
+    epilog=_example("tw trace model.mlir -p compile --html trace.html"),
 )
-def passes_verb(json: JsonFlag = False) -> None:
-    """List the passes with their options."""
+def trace_verb(
+    source: Annotated[str, typer.Argument(help="An IR file; - reads stdin.")],
+    passes: Annotated[
+        str, typer.Option("-p", "--passes", help="'pass{option=value},...', as tw opt takes them.")
+    ] = "compile",
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page to step through, before and after.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show every step of every pattern: the op it rewrites, its source line, what it makes."""
+    from tilewright.compiler.cli.trace_verb import run_trace
+
+    run_trace(source, passes, html, json=json)
+
+
+@app.command(
+    "passes",
+    epilog=_example("tw passes double-buffer"),
+)
+def passes_verb(
+    name: Annotated[str, typer.Argument(help="A pass or pipeline; all if left out.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """List the passes with their options, or document one, with the ops legal after it."""
     from tilewright.compiler.cli.catalog_verbs import list_passes
 
-    list_passes(json=json)
+    list_passes(name, json=json)
 
 
 @app.command(

@@ -7,10 +7,11 @@ from inspect import cleandoc
 
 from tilewright.backends.chip import Chip, chip_names, load_chip
 from tilewright.compiler.cli.output import print_json, print_table
+from tilewright.compiler.workbench.legality import legality_table
 from tilewright.dialects import plugins
 from tilewright.dialects.documentation import op_reference, plugin_ops, render_op
 from tilewright.dialects.errors import OptionError, PluginError
-from tilewright.passes.registry import find_pass, pass_names
+from tilewright.passes.registry import find_pass, find_pipeline, pass_names, pipeline_names
 
 OWN_PACKAGE = "tilewright"
 
@@ -37,8 +38,12 @@ def pass_rows() -> list[dict[str, object]]:
     return rows
 
 
-def list_passes(*, json: bool) -> None:
-    """Print every registered pass with its options and their defaults."""
+def list_passes(name: str = "", *, json: bool) -> None:
+    """Print every registered pass with its options and their defaults, and every named pipeline; or
+    the whole documentation of one."""
+    if name:
+        _document_pass(name, json=json)
+        return
     rows = pass_rows()
     if json:
         print_json(rows)
@@ -53,6 +58,24 @@ def list_passes(*, json: bool) -> None:
         ("pass", "options", "what it does"),
         [(r["name"], cell(r), _with_package(r["summary"], r["package"])) for r in rows],
     )
+    print()
+    print_table(("pipeline", "passes"), [(name, find_pipeline(name)) for name in pipeline_names()])
+
+
+def _document_pass(name: str, *, json: bool) -> None:
+    pipeline = find_pipeline(name)
+    if pipeline is not None:
+        document: dict[str, object] = {"name": name, "passes": pipeline}
+        text = f"{name}: {pipeline}"
+    else:
+        documentation = cleandoc(find_pass(name).__doc__ or "")
+        table = list(legality_table(name))
+        document = {"name": name, "documentation": documentation, "legality": table}
+        text = "\n".join([name, "", documentation, "", *table])
+    if json:
+        print_json(document)
+    else:
+        print(text)
 
 
 def _with_package(summary: object, package: object) -> str:
