@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NEEDED = (
     "convert-top-to-tpu",
+    "decompose-composites",
     "tile-for-local-memory",
     "allocate-local-memory",
     "insert-waits",
@@ -152,7 +153,7 @@ def complete(module: ModuleOp, passes: Mapping[str, ModulePass]) -> None:
     if any(level_of(op) == "top" for op in module.walk()):
         run("convert-top-to-tpu")
     if any(needs_kernel(op) for op in module.walk()):
-        run("tile-for-local-memory")
+        run("decompose-composites", "tile-for-local-memory")
     if _lack(module, "offsets"):
         run("allocate-local-memory", "insert-waits")
     elif _lack(module, "waits"):
