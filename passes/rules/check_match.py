@@ -100,7 +100,8 @@ class _Checker:
         results = self.results(call, definition, names)
         uses = None if call.uses is None else int(call.uses.text)
         pattern = OpPattern(op, results, operands, counts, attributes, uses, call.span)
-        for name, span in zip(results, [name.span for name in names] or [call.span] * len(results)):
+        for at, name in enumerate(results):
+            span = names[at].span if at < len(names) else call.span
             self.match.values[name] = Value(name, Presence.REQUIRED, (), len(self.match.ops), span)
         self.match.ops.append(pattern)
         return pattern

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
@@ -94,8 +95,7 @@ def _items(text: str) -> list[str]:
     ]
     bounds = [0, *heads[1:], len(text)]
     return [
-        re.sub(r"[^\n]", " ", text[:start]) + text[start:end]
-        for start, end in zip(bounds, bounds[1:], strict=False)
+        re.sub(r"[^\n]", " ", text[:start]) + text[start:end] for start, end in pairwise(bounds)
     ]
 
 
