@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.dialects import top
-from tilewright.passes import actions
+from tilewright.passes.rewriting import apply_patterns
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
-from xdsl.rewriter import Rewriter
+from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 
 from acme_tilewright.dialect import SquaredReluOp
 
@@ -41,15 +41,17 @@ class FuseSquaredReluPass(ModulePass):
     name = "fuse-squared-relu"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for product in [each for each in op.walk() if isinstance(each, top.MulOp)]:
-            relu = product.a.owner
-            if product.a is not product.b or not isinstance(relu, top.ReluOp):
-                continue
-            if not actions.begin("FuseSquaredRelu", product):
-                continue
-            fused = SquaredReluOp(relu.x)
-            fused.location = product.location
-            Rewriter.replace_op(product, fused)
-            if not relu.result.has_one_use() and not relu.result.uses:
-                Rewriter.erase_op(relu)
-            actions.end([fused])
+        apply_patterns(op, [FuseSquaredRelu()])
+
+
+class FuseSquaredRelu(RewritePattern):
+    """`top.Mul(r, r)` with `r = top.Relu(x)` becomes `acme.SquaredRelu(x)`."""
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: top.MulOp, rewriter: PatternRewriter) -> None:
+        relu = op.a.owner
+        if op.a is not op.b or not isinstance(relu, top.ReluOp):
+            return
+        rewriter.replace(op, SquaredReluOp(relu.x))
+        if not relu.result.uses:
+            rewriter.erase(relu)

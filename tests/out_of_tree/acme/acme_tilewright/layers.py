@@ -35,6 +35,7 @@ class Layers(Importer):
         function = FuncOp("main", ([kind], [kind]))
         block = function.body.block
         value: SSAValue = block.args[0]
+        value.name_hint = "x"
         for layer in layers:
             if layer not in LAYERS:
                 raise UnsupportedError(
