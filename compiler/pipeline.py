@@ -26,6 +26,7 @@ from tilewright.dialects.levels import level_of
 from tilewright.dialects.scopes import where_of
 from tilewright.passes.allocate_local_memory import AllocateLocalMemoryPass
 from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass, specialize_scales
+from tilewright.passes.decompose_composites import DecomposeCompositesPass
 from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.emit_commands import EmitCommandsPass
 from tilewright.passes.insert_waits import InsertWaitsPass
@@ -95,6 +96,7 @@ class LoweringPasses:
 def kernel_passes(chip: str) -> tuple[ModulePass, ...]:
     """From the tpu module to encoded records, in order."""
     return (
+        DecomposeCompositesPass(),
         TileForLocalMemoryPass(chip=chip),
         DoubleBufferPass(),
         AllocateLocalMemoryPass(chip=chip),

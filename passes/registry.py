@@ -76,8 +76,8 @@ def pass_names() -> tuple[str, ...]:
 
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
-        "kernels": "decompose-composites,tile-for-local-memory,double-buffer,allocate-local-memory,insert-waits,"
-        "emit-commands",
+        "kernels": "decompose-composites,tile-for-local-memory,double-buffer,"
+        "allocate-local-memory,insert-waits,emit-commands",
         "compile": "convert-top-to-tpu,kernels",
     }
 )

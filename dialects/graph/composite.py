@@ -123,11 +123,15 @@ class CompositeOp(GraphOp):
             result = cast.result
         return Decomposition(made.block, result)
 
+    def parts(self, operands: Sequence[Value]) -> tuple[list[Operation], Value]:
+        """New ops, in order and in no block yet, that compute the result from `operands`."""
+        result = self.decompose(*_grouped(self, operands))
+        return list(_in_order(result, frozenset(operands))), result
+
     def _decomposed(self) -> Decomposition:
         block = Block(arg_types=[operand.type for operand in self.operands])
-        result = self.decompose(*_grouped(self, block.args))
-        for op in _in_order(result):
-            block.add_op(op)
+        ops, result = self.parts(block.args)
+        block.add_ops(ops)
         return Decomposition(block, result)
 
     def check(self) -> None:
@@ -298,12 +302,12 @@ def _grouped(op: CompositeOp, values: Sequence[SSAValue]) -> Operands:
     return groups
 
 
-def _in_order(result: Value) -> Iterator[Operation]:
-    """The ops that `result` is computed by, operands first."""
+def _in_order(result: Value, given: frozenset[Value]) -> Iterator[Operation]:
+    """The ops that compute `result` from the values `given`, operands first."""
     seen: set[Operation] = set()
 
     def visit(value: SSAValue) -> Iterator[Operation]:
-        if not isinstance(value, OpResult) or value.op in seen:
+        if not isinstance(value, OpResult) or value in given or value.op in seen:
             return
         seen.add(value.op)
         for operand in value.op.operands:

@@ -43,6 +43,7 @@ from tilewright.dialects.top.elementwise import (
     SubOp,
     TanhOp,
 )
+from tilewright.dialects.top.gated import SwiGLUOp
 from tilewright.dialects.top.linear import (
     BatchMatMulOp,
     MatMulOp,
@@ -87,6 +88,7 @@ Top = Dialect(
         ErfOp,
         ReluOp,
         GELUOp,
+        SwiGLUOp,
         AddOp,
         SubOp,
         MulOp,
@@ -152,6 +154,7 @@ __all__ = [
     "SqrtOp",
     "StateOp",
     "SubOp",
+    "SwiGLUOp",
     "TanhOp",
     "Top",
     "TopOp",

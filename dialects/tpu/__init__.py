@@ -39,6 +39,7 @@ from tilewright.dialects.tpu.elementwise import (
     SubOp,
     TanhOp,
 )
+from tilewright.dialects.tpu.gated import SwiGLUOp
 from tilewright.dialects.tpu.launch import (
     LaunchOp,
 )
@@ -92,6 +93,7 @@ Tpu = Dialect(
         ErfOp,
         ReluOp,
         GELUOp,
+        SwiGLUOp,
         AddOp,
         SubOp,
         MulOp,
@@ -161,6 +163,7 @@ __all__ = [
     "SqrtOp",
     "StateOp",
     "SubOp",
+    "SwiGLUOp",
     "TanhOp",
     "Tpu",
     "TpuOp",

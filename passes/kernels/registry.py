@@ -37,6 +37,7 @@ FAMILIES: tuple[str, ...] = (
     "attention",
     "batch_matmul",
     "elementwise",
+    "gated",
     "gather",
     "layout",
     "matmul",
@@ -124,6 +125,12 @@ def registered_ops() -> tuple[str, ...]:
     """The names of all ops that have a builder, sorted."""
     _import_families()
     return tuple(sorted(_BUILDERS))
+
+
+def has_kernel(op: Operation) -> bool:
+    """Whether there is a builder for ops of the class of `op`."""
+    _import_families()
+    return op.name in _BUILDERS
 
 
 def build_kernel(

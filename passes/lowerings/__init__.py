@@ -35,5 +35,5 @@ __all__ = [
     "temporarily",
 ]
 
-for _family in ("linear", "gather", "moves", "rope", "same"):
+for _family in ("linear", "gather", "moves", "rope", "composite", "same"):
     import_module(f"{__name__}.{_family}")

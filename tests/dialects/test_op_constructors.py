@@ -63,6 +63,7 @@ def _top_and_tpu(values: Values, dialect: str) -> list[tuple[Operation, tuple[in
         (attention, (4, 8)),
         (ops.GELUOp(x), (4, 8)),
         (ops.GELUOp(x, "tanh"), (4, 8)),
+        (ops.SwiGLUOp(x, v(4, 8)), (4, 8)),
         *((op(x), (4, 8)) for op in unary),
         *((op(x, v(*b)), (4, 8)) for op in binary for b in [(4, 8), (8,), (1, 8), (4, 1), (1,)]),
         (ops.AddConstOp(x, 1.5), (4, 8)),

@@ -28,7 +28,7 @@ def test_every_op_of_the_table_is_there() -> None:
         *("LayerNorm", "Rope", "Attention", "Softmax", "SiLU", "GELU", "Tanh", "Sigmoid", "Exp"),
         *("Sqrt", "Rsqrt", "Reciprocal", "Neg", "Abs", "Erf", "Relu", "Add", "Sub", "Mul", "Div"),
         *("Max", "Min", "AddConst", "MulConst", "Reduce", "Reshape", "Permute", "Slice", "Concat"),
-        "Cast",
+        *("Cast", "SwiGLU"),
     ]
     assert {f"top.{name}" for name in shared} == {n for n in names if n.startswith("top.")}
     assert {f"tpu.{name}" for name in [*shared, "W8A16MatMul", "W8A16Gather", "Launch"]} == {

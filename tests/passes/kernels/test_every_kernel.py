@@ -43,6 +43,7 @@ def rope(x: Any, cos: Any, sin: Any) -> tpu.RopeOp:
 CASES: dict[str, tuple[Build, tuple[Array, ...]]] = {
     **{op.name: (op, (X,)) for op in UNARY},
     **{op.name: (op, (X, ROW)) for op in BINARY},
+    "tpu.SwiGLU": (tpu.SwiGLUOp, (X, normal((70, 60), F16, 7))),
     "tpu.AddConst": (lambda x: tpu.AddConstOp(x, 0.5), (X,)),
     "tpu.MulConst": (lambda x: tpu.MulConstOp(x, 0.5), (X,)),
     "tpu.Cast": (lambda x: tpu.CastOp(x, F32), (X,)),
