@@ -44,6 +44,13 @@ class Ball:
         array = np.asarray(array)
         return Ball(array if array.dtype.kind in "iub" else array.astype(np.float64), EXACT)
 
+    def settled(self) -> Ball:
+        """The same ball; a radius that was lost on the way (infinity times zero) is infinite."""
+        if self.is_exact or np.isfinite(np.sum(self.radius)):
+            return self
+        lost = np.isnan(self.radius) & ~np.isnan(self.value)
+        return Ball(self.value, np.where(lost, np.inf, self.radius))
+
     @property
     def is_exact(self) -> bool:
         """Whether the radius is 0, known without looking at elements."""

@@ -59,7 +59,8 @@ def propagate(op: Operation, balls: Sequence[Ball], arithmetic: Arithmetic) -> l
     evaluation.check_inputs(op, [ball.value for ball in balls], storage_types=False)
     with np.errstate(all="ignore"):
         results = handler(op, balls, arithmetic)
-    return results if isinstance(results, list) else [results]
+        balls = results if isinstance(results, list) else [results]
+        return [ball.settled() for ball in balls]
 
 
 def register(*op_classes: type[Operation]) -> Callable[[Handler], Handler]:

@@ -52,7 +52,7 @@ class GlobalView:
     def ball(self, shape: tuple[int, ...]) -> Ball:
         """What it holds, as a tensor of that shape."""
         radius = EXACT if self.radius is None else self.radius.reshape(shape)
-        return Ball(self.value.reshape(shape), radius)
+        return Ball(self.value.reshape(shape), radius).settled()
 
 
 class State:
