@@ -198,14 +198,14 @@ def _softmax(m: Arithmetic, x: Ball) -> Ball:
 def _rope(op: graph.Rope, balls: Sequence[Ball], m: Arithmetic) -> Ball:
     """`x cos + rotate(x) sin`; a rotation moves radii as it moves values, whose signs it turns."""
     heads = op.num_heads.value.data
-    turn = {
-        "rotary_dim": op.rotary_dim.value.data,
-        "interleaved": bool(op.interleaved.value.data),
-    }
     shape = balls[0].value.shape
     x = reshaped(balls[0], (shape[0], heads, -1))
     cos, sin = (reshaped(table, (shape[0], 1, -1)) for table in balls[1:])
-    turned = rotated(x, **turn)
+    turned = rotated(
+        x,
+        rotary_dim=op.rotary_dim.value.data,
+        interleaved=bool(op.interleaved.value.data),
+    )
     total = p.add(m, p.multiply(m, x, cos), p.multiply(m, turned, sin))
     return reshaped(total, shape)
 
@@ -262,7 +262,7 @@ def _unary(op: graph.UnaryGraphOp, balls: Sequence[Ball], m: Arithmetic) -> Ball
 def _gelu(op: graph.Gelu, balls: Sequence[Ball], m: Arithmetic) -> Ball:
     """`x/2 (1 + erf(x / sqrt 2))`, or `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`."""
     x = balls[0]
-    if op.approximate.data == "tanh":
+    if str(op.approximate.data) == "tanh":
         square = p.multiply(m, x, x)
         cubic = p.multiply(m, p.multiply(m, square, x), of_f32(formulas.GELU_TANH_CUBIC))
         inner = p.multiply(m, p.add(m, x, cubic), of_f32(formulas.GELU_TANH_SCALE))

@@ -152,7 +152,7 @@ def dequant(op: bdc.DequantOp) -> Step:
 def binary(op: bdc.BinaryOp) -> Step:
     """Two tiles; the right one may be one row for all, or one column for all."""
     one, other, result = op.left, op.right, Result(op)
-    function = primitives.BINARY[op.function.data.value]
+    function = primitives.BINARY[op.function.data]
     same = _layout(one) == _layout(other)
     row = not same and local_type(other).replicated
     column = not same and not row
@@ -182,20 +182,20 @@ def _layout(value: SSAValue) -> tuple[int, int, bool]:
 
 def unary(op: bdc.UnaryOp) -> Step:
     """A function of each element."""
-    function = primitives.UNARY[op.function.data.value]
+    function = primitives.UNARY[op.function.data]
     return _one_operand(op, lambda state, ball: function(state.arithmetic, ball))
 
 
 def scalar(op: bdc.ScalarOp) -> Step:
     """Each element and a constant."""
-    function, value = primitives.BINARY[op.function.data.value], op.value.value.data
+    function, value = primitives.BINARY[op.function.data], op.value.value.data
     constant = Ball.exact(np.asarray(value))
     return _one_operand(op, lambda state, ball: function(state.arithmetic, ball, constant))
 
 
 def reduce(op: bdc.ReduceOp) -> Step:
     """Each row to one element."""
-    function = primitives.REDUCE[op.function.data.value]
+    function = primitives.REDUCE[op.function.data]
     return _one_operand(op, lambda state, ball: function(state.arithmetic, ball))
 
 
