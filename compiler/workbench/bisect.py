@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
-from tilewright.compiler.workbench.equivalence import Baseline, CheckOptions, EquivalenceCheck
+from tilewright.compiler.workbench.baseline import Baseline
+from tilewright.compiler.workbench.equivalence import (
+    CheckOptions,
+    EquivalenceCheck,
+    chip_of,
+    module_before,
+)
 from tilewright.compiler.workbench.failures import Failure, failure_of
 from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
 from tilewright.compiler.workbench.steps import Step, apply_steps, count_steps, show_step
@@ -84,13 +90,6 @@ class _Last(Instrument):
         self.run = run
 
 
-def module_before(module: ModuleOp, passes: Sequence[ModulePass], pass_number: int) -> ModuleOp:
-    """What pass number `pass_number` (from 1) is given: the passes before it, run on a copy."""
-    before = module.clone()
-    run_pipeline(before, passes[: pass_number - 1])
-    return before
-
-
 def bisect(
     module: ModuleOp, passes: Sequence[ModulePass], options: CheckOptions | None = None
 ) -> Bisection | None:
@@ -158,7 +157,8 @@ class _StepTest:
         self._failure, self._pass, self._before = failure, pass_, before
         self._baseline: Baseline | None = None
         if failure.kind == "miscompilation":
-            self._baseline = Baseline(before, options.inputs(inputs_of))
+            inputs = options.inputs(inputs_of)
+            self._baseline = Baseline(before, inputs, chip_of([pass_]))
         self.runs = 0
 
     def __call__(self, limit: int) -> bool:
@@ -168,7 +168,7 @@ class _StepTest:
             apply_steps(self._pass, module, limit)
             verify_module(module)
             if self._baseline is not None:
-                self._baseline.check(module, self._pass.name)
+                self._baseline.check(module, self._pass.name, again=self._before.clone)
         except Exception as error:
             # A pass held back may fail in another way: that is not the failure.
             found = failure_of(error, self._pass.name, self._failure.pass_number)

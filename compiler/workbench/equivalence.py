@@ -7,22 +7,18 @@ the two must agree within the radii of both (docs/workbench.md says what that me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
-from tilewright.compiler.workbench.evaluation import (
-    Outcome,
-    SignatureError,
-    evaluate,
-    first_difference,
-)
-from tilewright.compiler.workbench.fingerprints import fingerprints
-from tilewright.compiler.workbench.inputs import GeneratedInputs, InputCase, public_functions
-from tilewright.compiler.workbench.runner import Instrument, PassRun
-from tilewright.dialects.errors import MiscompileError
+from tilewright.backends.chip import Chip, load_chip
+from tilewright.compiler.workbench.baseline import Baseline
+from tilewright.compiler.workbench.inputs import GeneratedInputs, InputCase
+from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
+
+DEFAULT_CHIP = "bm1684x"
 
 
 @dataclass(frozen=True)
@@ -52,64 +48,42 @@ class EquivalenceCheck(Instrument):
     def __post_init__(self) -> None:
         self._inputs: list[GeneratedInputs] = []
         self._known: Baseline | None = None
+        self._first: ModuleOp | None = None
+        self._passes: tuple[ModulePass, ...] = ()
 
     def begin(self, module: ModuleOp, passes: Sequence[ModulePass]) -> None:
-        del passes
+        self._first, self._passes = module.clone(), tuple(passes)
         self._inputs = self.options.inputs(module if self.inputs_of is None else self.inputs_of)
         self._known = None
 
     def before_pass(self, run: PassRun) -> None:
         if self._is_wanted(run) and self._known is None:
-            self._known = Baseline(run.module, self._inputs)
+            self._known = Baseline(run.module, self._inputs, chip_of(self._passes))
 
     def after_pass(self, run: PassRun) -> None:
         before, self._known = self._known, None
         if before is not None and self._is_wanted(run):
-            self._known = before.check(run.module, run.name)
+            self._known = before.check(run.module, run.name, again=self._before(run.number))
 
     def _is_wanted(self, run: PassRun) -> bool:
         return self.only is None or run.number in self.only
 
+    def _before(self, number: int) -> Callable[[], ModuleOp]:
+        def again() -> ModuleOp:
+            assert self._first is not None
+            return module_before(self._first, self._passes, number)
 
-class Baseline:
-    """What a module computes on generated inputs, for others to be checked against."""
-
-    def __init__(self, module: ModuleOp, inputs: Sequence[GeneratedInputs]) -> None:
-        self._inputs = inputs
-        self._prints = fingerprints(module)
-        self._outcomes = {
-            (name, each.case): evaluate(module, name, each)
-            for each in inputs
-            for name in public_functions(module)
-        }
-
-    def check(self, module: ModuleOp, pass_name: str) -> Baseline:
-        """The baseline of `module`, which `pass_name` has made of the module of this one.
-
-        Raises `MiscompileError` where it computes something else.
-        """
-        if fingerprints(module) == self._prints:
-            return self
-        after = Baseline(module, self._inputs)
-        if list(self._outcomes) != list(after._outcomes):
-            names = sorted({name for name, _ in self._outcomes.keys() ^ after._outcomes.keys()})
-            raise MiscompileError(
-                f"pass {pass_name} changes which functions there are",
-                why=f"only before or after it there is {', '.join(f'@{name}' for name in names)}",
-            )
-        for (name, case), outcome in self._outcomes.items():
-            _compare(name, case, outcome, after._outcomes[name, case], pass_name)
-        return after
+        return again
 
 
-def _compare(name: str, case: str, before: Outcome, after: Outcome, pass_name: str) -> None:
-    try:
-        found = first_difference(before, after)
-    except SignatureError as error:
-        raise MiscompileError(
-            f"pass {pass_name} changes what @{name} returns", why=str(error)
-        ) from error
-    if found is not None:
-        raise MiscompileError(
-            f"pass {pass_name} changes what @{name} computes on {case} inputs", why=str(found)
-        )
+def module_before(module: ModuleOp, passes: Sequence[ModulePass], pass_number: int) -> ModuleOp:
+    """What pass number `pass_number` (from 1) is given: the passes before it, run on a copy."""
+    before = module.clone()
+    run_pipeline(before, passes[: pass_number - 1])
+    return before
+
+
+def chip_of(passes: Sequence[ModulePass]) -> Chip:
+    """The chip that a pipeline is for: the option `chip` of the first pass that has one."""
+    names = (getattr(each, "chip", None) for each in passes)
+    return load_chip(next((name for name in names if isinstance(name, str)), DEFAULT_CHIP))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ArrayAttr, ModuleOp
+from xdsl.ir import Operation
 
-from tilewright.backends.reference.balls import Ball
-from tilewright.backends.reference.executor import run_function
+from tilewright.backends.reference.ball_run import RunProgram
+from tilewright.backends.reference.balls import FLOAT64, Ball
+from tilewright.backends.reference.executor import run_with_bounds
+from tilewright.backends.reference.graph_run import Observer
 from tilewright.compiler.workbench.inputs import GeneratedInputs
-from tilewright.dialects.scopes import functions_of
+from tilewright.dialects import graph
+from tilewright.dialects.scopes import functions_of, where_of
+from tilewright.dialects.tpu import LaunchOp
 
 Array = npt.NDArray[Any]
 
@@ -57,28 +63,94 @@ class SignatureError(Exception):
     """Two runs that give other numbers or shapes of results, or other states."""
 
 
-def evaluate(module: ModuleOp, function: str, inputs: GeneratedInputs) -> Outcome:
+@dataclass(frozen=True)
+class Launched:
+    """A launch of a kernel as it ran: its arguments before it, in order, and after it."""
+
+    op: str
+    """In the words of the model, with its source line."""
+    function: str
+    case: str
+    before: tuple[Ball, ...]
+    after: tuple[Ball, ...]
+
+
+class Recorder:
+    """Keeps the first launch of each kernel."""
+
+    def __init__(self, function: str, case: str, launches: dict[str, Launched]) -> None:
+        self._function, self._case = function, case
+        self.launches = launches
+
+    def __call__(
+        self, op: Operation, scope: str, inputs: Sequence[Ball], outputs: Sequence[Ball]
+    ) -> None:
+        if not isinstance(op, LaunchOp) or op.kernel.string_value() in self.launches:
+            return
+        before, after = list(inputs), list(inputs)
+        new = list(outputs)
+        if op.alias is not None:
+            # The launch has written in place: what it began with is gone, but writing the same
+            # rows once more changes nothing.
+            alias = op.alias.value.data
+            copy = Ball(np.array(outputs[0].value), np.array(outputs[0].radii))
+            before[alias] = after[alias] = copy
+            new = new[1:]
+        before += [Ball.exact(np.zeros_like(ball.value)) for ball in new]
+        self.launches[op.kernel.string_value()] = Launched(
+            scope + where_of(op), self._function, self._case, tuple(before), (*after, *new)
+        )
+
+
+def evaluate(
+    module: ModuleOp,
+    function: str,
+    inputs: GeneratedInputs,
+    *,
+    run_program: RunProgram | None = None,
+    on_op: Observer[Ball] | None = None,
+) -> Outcome:
     """Run a public function in float64, with a rigorous radius for every element."""
-    states = inputs.states(module, function)
-    outputs = run_function(
+    states = {key: Ball.exact(state) for key, state in inputs.states(module, function).items()}
+    outputs = run_with_bounds(
         module,
         function,
         inputs.arguments(functions_of(module)[function]),
         weights=inputs.weight,
         states=states,
-        semantics="float64",
+        arithmetic=FLOAT64,
+        run_program=run_program,
+        on_op=on_op,
     )
-    return Outcome(
-        tuple(_value(output) for output in outputs),
-        {key: _value(state) for key, state in states.items()},
-    )
+    return Outcome(tuple(outputs), states)
 
 
-def _value(array: Array) -> Ball:
-    radius = np.zeros(array.shape)
-    if array.dtype.kind == "f":
-        radius += 2.0**-36 * float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
-    return Ball(array, radius)
+@contextmanager
+def single_calls(module: ModuleOp) -> Generator[None]:
+    """While the block runs, chains of calls are cut to their first call.
+
+    A chain runs one function again and again: the first call shows whether that has changed.
+    """
+    calls = [op for op in module.walk() if isinstance(op, graph.Call) and len(op.scopes) > 1]
+    chains = [call.scopes for call in calls]
+    try:
+        for call in calls:
+            call.scopes = ArrayAttr(call.scopes.data[:1])
+        yield
+    finally:
+        for call, scopes in zip(calls, chains, strict=True):
+            call.scopes = scopes
+
+
+def chains_of(module: ModuleOp) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Which function calls which, under which scopes, in order."""
+    return [
+        (name, op.callee.string_value(), op.scope_names)
+        for name, function in functions_of(module).items()
+        if "tpu.kernel" not in function.attributes
+        for op in function.walk()
+        if isinstance(op, graph.Call)
+    ]
 
 
 def first_difference(before: Outcome, after: Outcome) -> Difference | None:

@@ -11,46 +11,50 @@ from xdsl.ir import Block, Operation, SSAValue
 
 def fingerprints(module: ModuleOp) -> dict[str, int]:
     """The fingerprint of every symbol of a module, by name, in order. Locations do not count."""
-    found: dict[str, int] = {}
-    for op in module.ops:
-        name = op.properties.get("sym_name")
-        found[name.data if isinstance(name, StringAttr) else op.name] = fingerprint(op)
-    return found
+    return {symbol_of(op): fingerprint(op) for op in module.ops}
 
 
-def fingerprint(op: Operation) -> int:
-    """A hash of an op and all inside it: names, attributes, types, which value is used where."""
-    numbers: dict[SSAValue, int] = {}
-    return hash(tuple(_of_op(op, numbers)))
+def symbol_of(op: Operation) -> str:
+    """The symbol that an op of a module defines; the op's name if it defines none."""
+    name = op.properties.get("sym_name")
+    return name.data if isinstance(name, StringAttr) else op.name
 
 
-def _of_op(op: Operation, numbers: dict[SSAValue, int]) -> list[object]:
-    parts: list[object] = [
-        op.name,
-        *(numbers.get(operand, -1) for operand in op.operands),
-        *_attributes(op),
-    ]
-    for result in op.results:
-        numbers[result] = len(numbers)
-        parts.append(result.type)
-    for region in op.regions:
-        for block in region.blocks:
-            parts += _of_block(block, numbers)
-    return parts
+def fingerprint(op: Operation, without: frozenset[str] = frozenset()) -> int:
+    """A hash of an op and all inside it: names, attributes, types, which value is used where.
+
+    Attributes named in `without` are left out.
+    """
+    return hash(tuple(_Parts(without).of_op(op)))
 
 
-def _attributes(op: Operation) -> list[object]:
-    parts: list[object] = []
-    for attributes in (op.properties, op.attributes):
-        parts += [(name, attributes[name]) for name in sorted(attributes)]
-    return parts
+class _Parts:
+    """What two ops that are the same have in common."""
 
+    def __init__(self, without: frozenset[str]) -> None:
+        self._without = without
+        self._numbers: dict[SSAValue, int] = {}
 
-def _of_block(block: Block, numbers: dict[SSAValue, int]) -> list[object]:
-    parts: list[object] = ["block"]
-    for argument in block.args:
-        numbers[argument] = len(numbers)
-        parts.append(argument.type)
-    for op in block.ops:
-        parts += _of_op(op, numbers)
-    return parts
+    def of_op(self, op: Operation) -> list[object]:
+        numbers = self._numbers
+        parts: list[object] = [op.name, *(numbers.get(operand, -1) for operand in op.operands)]
+        for attributes in (op.properties, op.attributes):
+            parts += [
+                (name, attributes[name]) for name in sorted(attributes) if name not in self._without
+            ]
+        for result in op.results:
+            numbers[result] = len(numbers)
+            parts.append(result.type)
+        for region in op.regions:
+            for block in region.blocks:
+                parts += self._of_block(block)
+        return parts
+
+    def _of_block(self, block: Block) -> list[object]:
+        parts: list[object] = ["block"]
+        for argument in block.args:
+            self._numbers[argument] = len(self._numbers)
+            parts.append(argument.type)
+        for op in block.ops:
+            parts += self.of_op(op)
+        return parts

@@ -27,7 +27,7 @@ from xdsl.ir import Operation, SSAValue
 from tilewright.compiler.weights.quantize import quantize_w8a16
 from tilewright.compiler.workbench.roles import Role, Roles
 from tilewright.dialects import graph, tpu
-from tilewright.dialects.element_types import F32
+from tilewright.dialects.element_types import F32, ElementType
 from tilewright.dialects.errors import OptionError
 from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.dialects.scopes import functions_of, walk_calls
@@ -106,12 +106,22 @@ class GeneratedInputs:
         """The weight with the resolved `key` in the shape, form and type of a `Weight` op."""
         assert isinstance(op, graph.Weight)
         form, transposed = _form_of(op)
-        element = storage_of(op.result)
-        made = (key, form, transposed, shape_of(op.result), element.name)
+        return self.stored(key, form, shape_of(op.result), storage_of(op.result), transposed)
+
+    def stored(
+        self,
+        key: str,
+        form: str,
+        shape: tuple[int, ...],
+        element: ElementType,
+        transposed: bool = False,
+    ) -> Array:
+        """The weight with the resolved `key` in a form, shape and type of a tpu module."""
+        made = (key, form, transposed, shape, element.name)
         if made not in self._weights:
             source = self._sources.get(key)
             if source is None:
-                source = _Source(_source_shape(op), Role("matrix"))
+                source = _Source(shape[::-1] if transposed else shape, Role("matrix"))
             dense = self._dense(key, source)
             dense = dense.T if transposed else dense
             if form != "dense":

@@ -29,8 +29,8 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from tilewright.compiler.output import storage_errors
-from tilewright.compiler.workbench.bisect import bisect_steps, module_before
-from tilewright.compiler.workbench.equivalence import CheckOptions
+from tilewright.compiler.workbench.bisect import bisect_steps
+from tilewright.compiler.workbench.equivalence import CheckOptions, module_before
 from tilewright.compiler.workbench.failures import Failure, failure_of
 from tilewright.compiler.workbench.inputs import GeneratedInputs, InputCase
 from tilewright.compiler.workbench.pipelines import passes_from_text, pipeline_text

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
-from tilewright.compiler.workbench.bisect import bisect_steps, find_failure, module_before
-from tilewright.compiler.workbench.equivalence import CheckOptions
+from tilewright.compiler.workbench.bisect import bisect_steps, find_failure
+from tilewright.compiler.workbench.equivalence import CheckOptions, module_before
 from tilewright.compiler.workbench.failures import Failure
 from tilewright.compiler.workbench.fingerprints import fingerprint
 from tilewright.dialects.dominance import verify_module

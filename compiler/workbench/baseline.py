@@ -1,0 +1,182 @@
+"""What a module computes on generated inputs, for what a pass makes of it to be checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation
+
+from tilewright.backends.chip import Chip
+from tilewright.compiler.workbench.evaluation import (
+    Launched,
+    Outcome,
+    Recorder,
+    SignatureError,
+    chains_of,
+    evaluate,
+    first_difference,
+    single_calls,
+)
+from tilewright.compiler.workbench.fingerprints import fingerprint, symbol_of
+from tilewright.compiler.workbench.inputs import GeneratedInputs, public_functions
+from tilewright.compiler.workbench.kernel_checks import (
+    check_commands,
+    check_numbers,
+    check_waits,
+    has_waits,
+    kernel_text,
+)
+from tilewright.compiler.workbench.linked_check import check_linked
+from tilewright.compiler.workbench.simulation import Simulation
+from tilewright.dialects.bdc.program import ProgramOp
+from tilewright.dialects.errors import MiscompileError, TilewrightError
+
+_TIMING = frozenset(("waits",))
+"""Attributes that change when something happens, and not what."""
+
+
+class Baseline:
+    """A module's functions and kernels by fingerprint, what the functions compute, and the first
+    launch of each kernel.
+
+    Chains of calls are run for their first call only, unless `whole`.
+    """
+
+    def __init__(
+        self,
+        module: ModuleOp,
+        inputs: Sequence[GeneratedInputs],
+        chip: Chip,
+        *,
+        whole: bool = False,
+        simulation: Simulation | None = None,
+    ) -> None:
+        self._inputs, self._chip, self._whole = inputs, chip, whole
+        self._simulation = Simulation(chip) if simulation is None else simulation
+        self._launches: dict[str, Launched] = {}
+        self._note(module)
+        with nullcontext() if whole else single_calls(module):
+            self._outcomes: dict[tuple[str, str], Outcome] = {
+                (name, each.case): evaluate(
+                    module,
+                    name,
+                    each,
+                    run_program=self._simulation.run_program,
+                    on_op=Recorder(name, each.case, self._launches),
+                )
+                for each in inputs
+                for name in public_functions(module)
+            }
+
+    def _note(self, module: ModuleOp) -> None:
+        """Remember what the module consists of."""
+        self._graph = {symbol_of(op): fingerprint(op) for op in module.ops if not _is_kernel(op)}
+        self._chains = chains_of(module)
+        kernels = {symbol_of(op): op for op in module.ops if _is_kernel(op)}
+        self._kernels = {name: fingerprint(op) for name, op in kernels.items()}
+        self._numbers = {name: fingerprint(op, _TIMING) for name, op in kernels.items()}
+        # Emission replaces kernels: they are needed once more then.
+        self._timed = {
+            name: op.clone()
+            for name, op in kernels.items()
+            if isinstance(op, FuncOp) and has_waits(op)
+        }
+
+    def check(self, module: ModuleOp, pass_name: str, *, again: Callable[[], ModuleOp]) -> Baseline:
+        """The baseline of `module`, which `pass_name` has made of the module of this one.
+
+        `again` makes the module of this one anew. Raises `MiscompileError` where the new module
+        computes something else, races, or cannot be executed.
+        """
+        kernels = {symbol_of(op): op for op in module.ops if _is_kernel(op)}
+        graph = {symbol_of(op): fingerprint(op) for op in module.ops if not _is_kernel(op)}
+        if graph == self._graph and kernels.keys() == self._kernels.keys():
+            changed = [op for name, op in kernels.items() if fingerprint(op) != self._kernels[name]]
+            if changed:
+                self._check_kernels(module, changed, pass_name)
+                self._note(module)
+            return self
+        if not self._whole and chains_of(module) != self._chains:
+            inputs, chip = self._inputs, self._chip
+            whole = Baseline(again(), inputs, chip, whole=True, simulation=self._simulation)
+            return whole.check(module, pass_name, again=again)
+        return self._check_functions(module, pass_name)
+
+    def _check_kernels(
+        self, module: ModuleOp, changed: Sequence[Operation], pass_name: str
+    ) -> None:
+        for op in changed:
+            with _executing(pass_name, kernel_text(op)):
+                self._check_kernel(op, pass_name)
+        if all(isinstance(op, ProgramOp) for op in module.ops if _is_kernel(op)):
+            with _executing(pass_name, "the linked program"):
+                for each in self._inputs:
+                    check_linked(module, each, self._simulation, self._chip, pass_name)
+
+    def _check_kernel(self, op: Operation, pass_name: str) -> None:
+        name = symbol_of(op)
+        launched = self._launches.get(name)
+        if isinstance(op, ProgramOp):
+            if launched is not None and name in self._timed:
+                kernel = self._timed[name]
+                check_commands(op, kernel, launched, self._simulation, self._chip, pass_name)
+            return
+        assert isinstance(op, FuncOp)
+        if launched is not None and fingerprint(op, _TIMING) != self._numbers[name]:
+            check_numbers(op, launched, pass_name)
+        if has_waits(op):
+            check_waits(op, launched, self._chip, pass_name)
+
+    def _check_functions(self, module: ModuleOp, pass_name: str) -> Baseline:
+        with _executing(pass_name, "the module"):
+            after = Baseline(
+                module,
+                self._inputs,
+                self._chip,
+                whole=self._whole,
+                simulation=self._simulation,
+            )
+        if list(self._outcomes) != list(after._outcomes):
+            names = sorted({name for name, _ in self._outcomes.keys() ^ after._outcomes.keys()})
+            raise MiscompileError(
+                f"pass {pass_name} changes which functions there are",
+                why=f"only before or after it there is {', '.join(f'@{name}' for name in names)}",
+            )
+        for (name, case), outcome in self._outcomes.items():
+            _compare(name, case, outcome, after._outcomes[name, case], pass_name)
+        return after
+
+
+def _is_kernel(op: Operation) -> bool:
+    return isinstance(op, ProgramOp) or "tpu.kernel" in op.attributes
+
+
+@contextmanager
+def _executing(pass_name: str, what: str) -> Generator[None]:
+    """Turn what the reference or the simulator objects to into a miscompilation."""
+    try:
+        yield
+    except MiscompileError:
+        raise
+    except TilewrightError as error:
+        raise MiscompileError(
+            f"after pass {pass_name} {what} cannot be executed",
+            where=error.where,
+            why=error.what + (f": {error.why}" if error.why else ""),
+        ) from error
+
+
+def _compare(name: str, case: str, before: Outcome, after: Outcome, pass_name: str) -> None:
+    try:
+        found = first_difference(before, after)
+    except SignatureError as error:
+        raise MiscompileError(
+            f"pass {pass_name} changes what @{name} returns", why=str(error)
+        ) from error
+    if found is not None:
+        raise MiscompileError(
+            f"pass {pass_name} changes what @{name} computes on {case} inputs", why=str(found)
+        )
