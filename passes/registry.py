@@ -35,6 +35,8 @@ def _lazy(module: str, class_name: str) -> PassFactory:
 
 PASSES: Mapping[str, PassFactory] = MappingProxyType(
     {
+        "canonicalize-top": _lazy("canonicalize_top", "CanonicalizeTopPass"),
+        "fuse-bias": _lazy("fuse_bias", "FuseBiasPass"),
         "convert-top-to-tpu": _lazy("convert_top_to_tpu", "ConvertTopToTpuPass"),
         "decompose-composites": _lazy("decompose_composites", "DecomposeCompositesPass"),
         "tile-for-local-memory": _lazy("tile_for_local_memory", "TileForLocalMemoryPass"),

@@ -4,8 +4,9 @@ Each application is an action (see `actions`): it is announced before anything c
 back, and ends with the ops that it has made. New ops have the location of what they replace.
 
 Ops are visited in their order. A round visits every op that there is when it begins; the next
-round visits what the last one has touched (new ops, their users, makers of operands that are used less),
-and when nothing is left, every op again: no pattern applies anywhere when `apply_patterns` returns.
+round visits what the last one has touched (new ops, their users, makers of operands that are used
+less), and when nothing is left, every op again: no pattern applies anywhere when `apply_patterns`
+returns.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class Builder:
         """What replaces the root, with `names` as a match has bound them.
 
         None where a new op cannot be made of these values: the rule does not apply then. For a
-        lowering the values in `names` are the converted ones, and `builders` has `codes` and `scale`.
+        lowering the values in `names` are the converted ones, and `builders` has `codes` and
+        `scale`.
         """
         built = Built()
         bound = dict(names)
@@ -102,7 +103,8 @@ def _op_step(rule: Rule, step: OpBuild) -> _Step:
                 values[name] = _from_type(name, wanted)
         try:
             if step.has_constructor:
-                op = step.op(**operands, **values)
+                make: Callable[..., Operation] = step.op
+                op = make(**operands, **values)
             else:
                 op = _construct(step, operands, values, wanted)
         except (TypeError, ValueError) as error:

@@ -28,7 +28,7 @@ def check_expression(
                 return syntax.Literal(name, span)
             if name not in scope.names and name in ELEMENTS:
                 return expression
-            if name not in scope.names and name in (FUNCTIONS | dict(scope.functions)):
+            if name not in scope.names and (name in FUNCTIONS or name in scope.functions):
                 scope.problem(f"{name} is a function: write {name}(...)", span)
                 return expression
             scope.look_up(Word(name, span))

@@ -44,9 +44,9 @@ _COMPARE_ANYTHING = ("==", "!=", "in")
 def compile_expression(source: Source, expression: Expression) -> Evaluate:
     """A function from the bound names to the value of `expression`.
 
-    The function raises `NoValueError` where there is no value (a dimension that a tensor does not have, a
-    division by zero, a missing operand), and `RuleError` where the rule makes no sense or a function
-    of the user's raises.
+    The function raises `NoValueError` where there is no value (a dimension that a tensor does not
+    have, a division by zero, a missing operand), and `RuleError` where the rule makes no sense or a
+    function of the user's raises.
     """
     compiled = _compile(source, expression)
 

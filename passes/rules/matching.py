@@ -3,8 +3,8 @@
 Patterns are taken apart into questions with answers: which op makes the second operand of the root?
 (`top.MatMul`); what is its `right_transpose`? (`False`). Questions are asked from the root outward,
 always in the same order, so that rules with equal beginnings share a path of the tree, and one look
-into a table of answers goes on with all rules that are still possible. (PDL's interpreter in MLIR does
-the same, `mlir/lib/Conversion/PDLToPDLInterp/PredicateTree.h`.)
+into a table of answers goes on with all rules that are still possible. (PDL's interpreter in MLIR
+does the same, `mlir/lib/Conversion/PDLToPDLInterp/PredicateTree.h`.)
 
 What the tree cannot share (captures, conditions) is asked rule by rule, in the order of benefit.
 """

@@ -51,7 +51,7 @@ def attribute_value(attribute: Attribute | None) -> object:
         case SymbolRefAttr():
             return attribute.string_value()
         case DenseArrayBase():
-            return tuple(attribute.get_values())
+            return tuple(attribute.elt_type.unpack(attribute.data.data, len(attribute)))
         case ArrayAttr():
             return tuple(attribute_value(each) for each in attribute)
         case _:
@@ -104,6 +104,10 @@ def _approx(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=1e-30)
 
 
+def _is_f32(number: float) -> bool:
+    return math.isfinite(number) and float(np.float32(number)) == number
+
+
 def _compose(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
     return tuple(first[axis] for axis in second)
 
@@ -131,6 +135,7 @@ FUNCTIONS: Mapping[str, tuple[int, Callable[..., object], str]] = MappingProxyTy
         "last": (1, _last, "the last item of a list, or the last size of a value"),
         "present": (1, lambda value: value is not None, "whether an optional operand is there"),
         "approx": (2, _approx, f"whether two numbers differ by at most {TOLERANCE:g} of them"),
+        "is_f32": (1, _is_f32, "whether f32 holds a number exactly"),
         "abs": (1, abs, "the size of a number"),
         "min": (2, min, "the smaller of two numbers"),
         "max": (2, max, "the larger of two numbers"),
