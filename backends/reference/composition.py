@@ -9,9 +9,6 @@ more than the sum of their radii.
 Each rule writes an op as operations on balls (`primitives`), so derivations stand there, once. In
 `FLOAT64` a rule gives values and radii. In `MACHINE` the value is `typed.evaluate`'s and the op's
 own error `bounds.bound`'s; the rule gives the effect of the operands.
-
-A constant that kernels hold in f32 though the op means a real number (`1 / C` of a mean, the
-constants of GELU) is a ball that has both.
 """
 
 from __future__ import annotations
@@ -26,7 +23,8 @@ from xdsl.ir import Operation
 from tilewright.backends.reference import bounds, evaluation, float64, formulas, typed
 from tilewright.backends.reference import primitives as p
 from tilewright.backends.reference.balls import EXACT, FLOAT64, MACHINE, Arithmetic, Ball
-from tilewright.backends.reference.numerics import UNIT_ROUNDOFF, dequantize, ulp
+from tilewright.backends.reference.constants import constant, factor
+from tilewright.backends.reference.numerics import dequantize, ulp
 from tilewright.dialects import graph, tpu
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import UnsupportedError
@@ -100,14 +98,6 @@ def _stored(ball: Ball, element: ElementType) -> Array:
     return ball.value.astype(element.dtype, copy=False)
 
 
-def of_f32(value: float) -> Ball:
-    """A real constant that kernels round to f32, alone or multiplied by another: a ball that holds
-    both. (The ball of one that f32 holds is a point.)
-    """
-    rounding = 0.0 if float(np.float32(value)) == value else UNIT_ROUNDOFF * abs(value)
-    return Ball(np.asarray(value), np.asarray(rounding))
-
-
 def dequantized(codes: Array, scale: Ball, element: ElementType) -> Ball:
     """`round(code * scale)` in `element`, in every arithmetic: those are the weights.
 
@@ -165,7 +155,7 @@ def _batch_matmul(op: graph.BatchMatMul, balls: Sequence[Ball], m: Arithmetic) -
 
 
 def _mean(m: Arithmetic, x: Ball) -> Ball:
-    return p.multiply(m, p.reduce_sum(m, x), of_f32(1 / x.value.shape[-1]))
+    return p.multiply(m, p.reduce_sum(m, x), factor(m, 1 / x.value.shape[-1]))
 
 
 def _normed(m: Arithmetic, x: Ball, eps: float) -> Ball:
@@ -233,7 +223,7 @@ def columns(x: Ball, part: slice) -> Ball:
 def _attention(op: graph.Attention, balls: Sequence[Ball], m: Arithmetic) -> Ball:
     """Scores, scale, mask, softmax, second product; head by head."""
     q, k, v = balls[:3]
-    scale = Ball.exact(np.asarray(op.scale.value.data))
+    scale = factor(m, op.scale.value.data)
     heads, groups = op.num_heads.value.data, op.num_kv_heads.value.data
     width = q.value.shape[1] // heads
     value, radius = np.empty(q.value.shape), np.empty(q.value.shape)
@@ -264,11 +254,11 @@ def _gelu(op: graph.Gelu, balls: Sequence[Ball], m: Arithmetic) -> Ball:
     x = balls[0]
     if str(op.approximate.data) == "tanh":
         square = p.multiply(m, x, x)
-        cubic = p.multiply(m, p.multiply(m, square, x), of_f32(formulas.GELU_TANH_CUBIC))
-        inner = p.multiply(m, p.add(m, x, cubic), of_f32(formulas.GELU_TANH_SCALE))
+        cubic = p.multiply(m, p.multiply(m, square, x), factor(m, formulas.GELU_TANH_CUBIC))
+        inner = p.multiply(m, p.add(m, x, cubic), factor(m, formulas.GELU_TANH_SCALE))
         outer = p.tanh(m, inner)
     else:
-        outer = p.erf(m, p.multiply(m, x, of_f32(0.5**0.5)))
+        outer = p.erf(m, p.multiply(m, x, factor(m, 0.5**0.5)))
     half = p.multiply(m, x, Ball.exact(np.asarray(0.5)))
     return p.multiply(m, half, p.add(m, outer, Ball.exact(np.asarray(1.0))))
 
@@ -278,9 +268,9 @@ def _binary(op: graph.BinaryGraphOp, balls: Sequence[Ball], m: Arithmetic) -> Ba
 
 
 def _constant(op: graph.ConstGraphOp, balls: Sequence[Ball], m: Arithmetic) -> Ball:
-    value = Ball.exact(np.asarray(op.value.value.data))
-    function = p.BINARY[op.name.partition(".")[2].lower().removesuffix("const")]
-    return function(m, balls[0], value)
+    name = op.name.partition(".")[2].lower().removesuffix("const")
+    value = op.value.value.data
+    return p.BINARY[name](m, balls[0], factor(m, value) if name == "mul" else constant(m, value))
 
 
 def _reduce(op: graph.Reduce, balls: Sequence[Ball], m: Arithmetic) -> Ball:

@@ -14,6 +14,7 @@ from xdsl.ir import SSAValue
 from tilewright.backends.reference import primitives
 from tilewright.backends.reference.balls import EXACT, Ball
 from tilewright.backends.reference.composition import dequantized, rotated
+from tilewright.backends.reference.constants import constant, factor
 from tilewright.backends.reference.kernels.state import (
     Result,
     State,
@@ -188,9 +189,13 @@ def unary(op: bdc.UnaryOp) -> Step:
 
 def scalar(op: bdc.ScalarOp) -> Step:
     """Each element and a constant."""
-    function, value = primitives.BINARY[op.function.data], op.value.value.data
-    constant = Ball.exact(np.asarray(value))
-    return _one_operand(op, lambda state, ball: function(state.arithmetic, ball, constant))
+    name, value = op.function.data, op.value.value.data
+    function, known = primitives.BINARY[name], factor if name == "mul" else constant
+
+    def combine(state: State, ball: Ball) -> Ball:
+        return function(state.arithmetic, ball, known(state.arithmetic, value))
+
+    return _one_operand(op, combine)
 
 
 def reduce(op: bdc.ReduceOp) -> Step:
