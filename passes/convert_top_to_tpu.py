@@ -11,6 +11,7 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, Operation, OpResult, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
+from xdsl.transforms.dead_code_elimination import is_trivially_dead
 
 from tilewright.dialects import graph, top, tpu
 from tilewright.dialects.element_types import ElementType
@@ -165,6 +166,7 @@ class _FunctionConversion:
             self.convert.values[argument] = new
         for op in old.ops:
             self._convert(op)
+        self._drop_unread()
         last = block.last_op
         outputs = last.operand_types if last is not None else ()
         result = FuncOp(
@@ -178,6 +180,17 @@ class _FunctionConversion:
         result.attributes.update(self.function.attributes)
         result.location = self.function.location
         return result
+
+    def _drop_unread(self) -> None:
+        """Erase what a lowering of a later op, which took in an earlier one, no longer reads."""
+        block = self.convert.block
+        work = [new.owner for old, new in self.convert.values.items() if old.uses and not new.uses]
+        while work:
+            op = work.pop()
+            if isinstance(op, Operation) and op.parent is block and is_trivially_dead(op):
+                work += [operand.owner for operand in op.operands]
+                op.detach()
+                op.erase()
 
     def _convert(self, op: Operation) -> None:
         """Append what stands for `op`. What functions and layers agree on is no step."""

@@ -11,8 +11,8 @@ from typing import TypeAlias, TypeVar
 
 from xdsl.ir import Operation, SSAValue
 
-from tilewright.dialects.errors import OptionError
-from tilewright.dialects.plugins import load_modules
+from tilewright.dialects.errors import OptionError, TilewrightError
+from tilewright.dialects.plugins import discover, load_modules, warn
 from tilewright.passes.lowerings.conversion import Conversion, ConversionOptions
 
 OPTIONS: tuple[str, ...] = tuple(each.name for each in fields(ConversionOptions))
@@ -127,14 +127,14 @@ def lowerings_of(op_class: type[Operation], options: ConversionOptions) -> tuple
 
 def registered_lowerings() -> tuple[Lowering, ...]:
     """All lowerings, those of installed packages too."""
-    load_modules()
+    _load_plugins()
     return tuple(_LOWERINGS.values())
 
 
 @contextmanager
 def temporarily(*lowerings: Lowering) -> Generator[None]:
     """Register `lowerings` inside the context, in place of those of their names."""
-    load_modules()
+    _load_plugins()
     before = dict(_LOWERINGS)
     for each in lowerings:
         _LOWERINGS.pop(each.name, None)
@@ -145,3 +145,20 @@ def temporarily(*lowerings: Lowering) -> Generator[None]:
         _LOWERINGS.clear()
         _LOWERINGS.update(before)
         lowerings_of.cache_clear()
+
+
+def _load_plugins() -> None:
+    load_modules()
+    _register_rules_of_plugins()
+
+
+@cache
+def _register_rules_of_plugins() -> None:
+    for each in discover():
+        for path in each.plugin.rules if each.plugin is not None else ():
+            from tilewright.passes.lowerings.from_rules import register_rules  # only if there are
+
+            try:
+                register_rules(path)
+            except TilewrightError as error:
+                warn(each.failure(f"the lowerings in its {path.name} are left out", error))
