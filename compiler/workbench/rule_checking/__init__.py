@@ -1,0 +1,35 @@
+"""Checks rewrite rules, each on its own: the user's test is
+
+    @pytest.mark.parametrize("rule", rules_of("mine.rules"), ids=lambda rule: rule.name)
+    def test_rule(rule):
+        check_rule(rule)
+
+Instances of a rule's pattern are made up, with shapes, types and attributes solved for so that its ops
+verify and its conditions hold (`planning`); they run in the float64 reference before and after the
+rule (`trial`); and Hypothesis makes the first wrong one small (`checks`).
+"""
+
+from tilewright.compiler.workbench.rule_checking.checks import (
+    Counterexample,
+    RuleReport,
+    check_rule,
+    examine_rule,
+)
+from tilewright.compiler.workbench.rule_checking.finding import (
+    registered_rule_passes,
+    rule_sets,
+    rules_of,
+)
+from tilewright.compiler.workbench.rule_checking.op_shapes import Site, register_shapes
+
+__all__ = [
+    "Counterexample",
+    "RuleReport",
+    "Site",
+    "check_rule",
+    "examine_rule",
+    "register_shapes",
+    "registered_rule_passes",
+    "rule_sets",
+    "rules_of",
+]

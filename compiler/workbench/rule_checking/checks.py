@@ -1,0 +1,266 @@
+"""Checks a rule on instances of its pattern, and finds the smallest on which it is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import strategies as st
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.pattern_rewriter import PatternRewriter
+from xdsl.utils.exceptions import VerifyException
+
+from tilewright.compiler.workbench.rule_checking.choices import search
+from tilewright.compiler.workbench.rule_checking.instances import Instance, build
+from tilewright.compiler.workbench.rule_checking.plan import Plan
+from tilewright.compiler.workbench.rule_checking.planning import make_plan
+from tilewright.compiler.workbench.rule_checking.trial import Finding, Trial
+from tilewright.dialects.dominance import verify_module
+from tilewright.dialects.errors import IRError, MiscompileError, TilewrightError
+from tilewright.passes.rules.pattern import RulePattern
+from tilewright.passes.rules.rule import Presence, Rule
+
+EXAMPLES = 100
+PLANNING_RUNS = 400
+"""How many times choices are turned for one instance before the next is tried."""
+
+Verdict = Literal["right", "wrong", "never exercised", "not checkable"]
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """The smallest instance found on which a rule is wrong."""
+
+    plan: Plan
+    finding: Finding
+    before: str
+    after: str
+    merged: bool
+    """Whether it is wrong only when it is applied together with the other rules."""
+
+
+@dataclass
+class RuleReport:
+    """What a check of one rule has found."""
+
+    rule: Rule
+    seed: int
+    examples: int = 0
+    """How often an instance was asked for."""
+    instances: int = 0
+    """How many legal instances of the pattern there were."""
+    applied: int = 0
+    """On how many of them the rule applied."""
+    variants: Counter[str] = field(default_factory=Counter[str])
+    """How many instances on which it applied had which of the pattern's options."""
+    others: Counter[str] = field(default_factory=Counter[str])
+    """How often another rule came first when all were there."""
+    counterexample: Counterexample | None = None
+    problem: str = ""
+    """Why the rule cannot be checked at all."""
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.problem:
+            return "not checkable"
+        if self.counterexample is not None:
+            return "wrong"
+        return "right" if self.applied else "never exercised"
+
+    @property
+    def is_right(self) -> bool:
+        return self.verdict == "right"
+
+    @property
+    def shadowed_by(self) -> str:
+        """The rules that always come first; nothing if this one has its turn."""
+        always = self.applied > 0 and self.others.total() == self.applied
+        return ", ".join(self.others) if always else ""
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Options of the pattern on which the rule never applied."""
+        wanted = [
+            word + name
+            for name, value in self.rule.values.items()
+            if value.presence is Presence.OPTIONAL
+            for word in ("with ", "without ")
+        ]
+        return tuple(each for each in wanted if each not in self.variants)
+
+
+class _WrongError(Exception):
+    """A counterexample: what Hypothesis makes smaller."""
+
+
+def examine_rule(
+    rule: Rule,
+    *,
+    max_examples: int = EXAMPLES,
+    seed: int | None = None,
+    among: Sequence[Rule] = (),
+) -> RuleReport:
+    """Check a rule on up to `max_examples` instances; stops at the first that is wrong.
+
+    Equal seeds give equal instances; the default is 0. With `among`, the rules of a set, it is also
+    applied by the merged tree of all of them.
+    """
+    return _Check(rule, max_examples, seed or 0, among).run()
+
+
+def check_rule(
+    rule: Rule,
+    *,
+    max_examples: int = EXAMPLES,
+    seed: int | None = None,
+    among: Sequence[Rule] = (),
+) -> RuleReport:
+    """`examine_rule`, for tests.
+
+    Raises `MiscompileError` with the smallest counterexample where the rule is wrong, or where it
+    applied to no instance.
+    """
+    report = examine_rule(rule, max_examples=max_examples, seed=seed, among=among)
+    if not report.is_right:
+        raise error_of(report)
+    return report
+
+
+def error_of(report: RuleReport) -> MiscompileError:
+    """The error for a rule that is not right."""
+    from tilewright.compiler.workbench.rule_checking.reports import explain
+
+    what = f"rule {report.rule.name} is {report.verdict}"
+    return MiscompileError(what, where=report.rule.place, why="\n".join(explain(report)))
+
+
+class _Check:
+    def __init__(self, rule: Rule, max_examples: int, seed_: int, among: Sequence[Rule]) -> None:
+        self.rule = rule
+        self.max_examples = max_examples
+        self.pattern = RulePattern([rule])
+        self.merged = RulePattern(among) if len(among) > 1 else None
+        self.report = RuleReport(rule, seed_)
+        self.last: tuple[Plan, Finding, bool] | None = None
+
+    def run(self) -> RuleReport:
+        """All instances."""
+
+        @hypothesis.seed(self.report.seed)
+        @settings(
+            max_examples=self.max_examples,
+            database=None,
+            deadline=None,
+            derandomize=False,
+            phases=(Phase.generate, Phase.shrink),
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            verbosity=Verbosity.quiet,
+        )
+        @given(st.data())
+        def run(data: st.DataObject) -> None:
+            self.example(data)
+
+        try:
+            run()
+        except _WrongError:
+            assert self.last is not None
+            self.report.counterexample = self.counterexample(*self.last)
+        except TilewrightError as error:
+            self.report.problem = str(error)
+        return self.report
+
+    def example(self, data: st.DataObject) -> None:
+        """One instance."""
+        counts = self.last is None
+        self.report.examples += counts
+        plan = search(
+            lambda choices: make_plan(self.rule, choices),
+            lambda options: data.draw(_number_below(options)),
+            limit=PLANNING_RUNS,
+        )
+        if plan is None:
+            return
+        instance = self.instance(plan)
+        if instance is None:
+            return
+        self.report.instances += counts
+        trial = Trial(instance.module, seed=plan.values_seed, case=plan.values_case)
+        if not self.apply(self.pattern, instance):
+            return
+        if counts:
+            self.report.applied += 1
+            self.report.variants.update(_variants(self.rule, plan))
+        self.judge(plan, trial, instance, merged=False)
+        if self.merged is not None:
+            self.together(plan, trial, instance, counts=counts)
+
+    def together(self, plan: Plan, trial: Trial, alone: Instance, *, counts: bool) -> None:
+        """The same instance with all rules there."""
+        assert self.merged is not None
+        instance = build(self.rule, plan)
+        self.apply(self.merged, instance)
+        if self.merged.last_applied != self.rule.name:
+            self.report.others[self.merged.last_applied] += counts
+        elif not instance.module.is_structurally_equivalent(alone.module):
+            self.judge(plan, trial, instance, merged=True)
+
+    def judge(self, plan: Plan, trial: Trial, instance: Instance, *, merged: bool) -> None:
+        finding = trial.judge(instance.module, instance.root_name, plan.loose)
+        if finding is not None:
+            self.last = plan, finding, merged
+            raise _WrongError
+
+    def instance(self, plan: Plan) -> Instance | None:
+        """The module of a plan; None if it is not legal after all."""
+        instance = build(self.rule, plan)
+        try:
+            verify_module(instance.module)
+        except (IRError, VerifyException):
+            return None
+        return instance
+
+    def apply(self, pattern: RulePattern, instance: Instance) -> bool:
+        """Apply a pattern to the root; whether it did."""
+        rewriter = PatternRewriter(instance.root)
+        pattern.match_and_rewrite(instance.root, rewriter)
+        return rewriter.has_done_action
+
+    def counterexample(self, plan: Plan, finding: Finding, merged: bool) -> Counterexample:
+        """The texts before and after."""
+        instance = build(self.rule, plan)
+        before = module_text(instance.module)
+        self.apply(self.merged if merged and self.merged else self.pattern, instance)
+        return Counterexample(plan, finding, before, module_text(instance.module), merged)
+
+
+def module_text(module: ModuleOp) -> str:
+    """The IR without the marks that a check puts there."""
+    return "\n".join(
+        line.replace(' {check.mark = "root"}', "").replace('check.mark = "root", ', "")
+        for line in str(module).splitlines()
+    )
+
+
+@cache
+def _number_below(count: int) -> st.SearchStrategy[int]:
+    return st.integers(0, count - 1)
+
+
+def _variants(rule: Rule, plan: Plan) -> list[str]:
+    found = [
+        ("without " if name in plan.absent else "with ") + name
+        for name, value in rule.values.items()
+        if value.presence is Presence.OPTIONAL
+    ]
+    found += ["operands swapped"] if plan.swapped else []
+    found += ["equal operands"] if plan.same else []
+    found += (
+        ["used elsewhere"] if any(n != rule.root_op.results[0] for n in plan.extra_uses) else []
+    )
+    return found

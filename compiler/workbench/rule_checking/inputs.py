@@ -1,0 +1,113 @@
+"""Numbers for an instance: argument, weight and state arrays that bring mistakes to light.
+
+Some cases are plain (small numbers, each element another one), some are where functions have
+corners: zeros, ones, equal elements, negative and large numbers. Row indices stay below the rows
+they index and RoPE tables end in cos 1 and sin 0, as in `workbench.inputs`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+
+from tilewright.compiler.workbench.inputs import GeneratedInputs
+from tilewright.compiler.workbench.roles import Role, Roles
+from tilewright.dialects import graph, tpu
+from tilewright.dialects.graph import shape_of, storage_of
+
+Array = npt.NDArray[Any]
+
+_SMALL = (1.0, -2.0, 0.5, 3.0, -1.5, 2.0, 0.25, -0.75)
+_MIXED = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -3.0, 1e-3, 7.0, 100.0, -40.0)
+_LARGE = 1e4
+
+
+class InstanceInputs:
+    """Arrays for the function of an instance, equal for equal seeds and cases.
+
+    Weights and states are the same by key, whatever the rule has made of the ops that read them.
+    """
+
+    def __init__(self, module: ModuleOp, *, seed: int, case: str) -> None:
+        self.seed = seed
+        self.case = case
+        self._roles = Roles(module)
+        self._quantized = GeneratedInputs(module, seed=seed)
+        self._weight_roles = {
+            op.key.data: self._roles.of(op.result)
+            for op in module.walk()
+            if isinstance(op, graph.Weight)
+        }
+
+    def arguments(self, values: Sequence[SSAValue]) -> list[Array]:
+        """An array for each argument of the function."""
+        return [
+            self._array(f"argument {at}", shape_of(value), self._roles.of(value), value)
+            for at, value in enumerate(values)
+        ]
+
+    def weight(self, key: str, op: Operation) -> Array:
+        """The weight called `key`, in the form and type that `op` asks for."""
+        assert isinstance(op, graph.Weight)
+        if isinstance(op, tpu.WeightOp) and (op.form.data != "dense" or op.transposed is not None):
+            return self._quantized.weight(key, op)
+        role = self._weight_roles.get(key, Role("matrix"))
+        return self._array(f"weight {key}", shape_of(op.result), role, op.result)
+
+    def states(self, module: ModuleOp) -> dict[str, Array]:
+        """An array for each state that the function reads."""
+        return {
+            op.key.data: self._floats(f"state {op.key.data}", shape_of(op.result), "small")
+            for op in module.walk()
+            if isinstance(op, graph.State)
+        }
+
+    def _array(self, label: str, shape: tuple[int, ...], role: Role, value: SSAValue) -> Array:
+        element = storage_of(value)
+        if not element.is_float:
+            return self._integers(label, shape, role).astype(element.dtype)
+        if role.kind in ("cos", "sin"):
+            values = self._floats(label, shape, "small")
+            values[..., role.rotary_dim :] = 1.0 if role.kind == "cos" else 0.0
+        elif role.kind == "positive" and self.case in ("small", "ramp", "positive"):
+            values = np.abs(self._floats(label, shape, self.case)) + 0.25
+        else:
+            values = self._floats(label, shape, self.case)
+        return values.astype(element.dtype)
+
+    def _random(self, label: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(label.encode())])
+
+    def _integers(self, label: str, shape: tuple[int, ...], role: Role) -> Array:
+        random, limit = self._random(label), role.rows
+        count = int(np.prod(shape))
+        if role.distinct and limit is not None and count <= limit:
+            return random.permutation(limit)[:count].reshape(shape)
+        return random.integers(0, limit or 16, shape)
+
+    def _floats(self, label: str, shape: tuple[int, ...], case: str) -> Array:
+        random, count = self._random(label), int(np.prod(shape))
+        match case:
+            case "small":
+                start = int(random.integers(len(_SMALL)))
+                values = np.resize(np.roll(_SMALL, start), count)
+                values += np.arange(count) // len(_SMALL)
+            case "ramp":
+                values = (np.arange(count) - count // 2) / 4 + float(random.integers(3))
+            case "positive":
+                values = random.integers(1, 64, count) / 16
+            case "mixed":
+                values = random.choice(_MIXED, count)
+            case "ties":
+                values = random.choice((-1.0, 0.5, 0.5), count)
+            case "large":
+                values = random.choice((_LARGE, -_LARGE, 1.0, 0.0), count)
+            case _:
+                values = np.full(count, 1.0 if case == "ones" else 0.0)
+        return np.asarray(values, np.float64).reshape(shape)

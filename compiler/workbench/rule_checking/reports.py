@@ -1,0 +1,106 @@
+"""What a check has found, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tilewright.compiler.workbench.rule_checking.checks import Counterexample, RuleReport
+
+
+def explain(report: RuleReport) -> Iterator[str]:
+    """Why a rule is not right, line by line; nothing where it is."""
+    if report.problem:
+        yield report.problem
+    elif report.counterexample is not None:
+        yield from _explain(report.counterexample)
+    elif not report.applied:
+        yield (
+            f"it applied to none of {report.instances} instances of its pattern "
+            f"({report.examples} tried)"
+        )
+        yield (
+            "its conditions contradict each other, or what replaces the root has another type"
+            if report.instances
+            else "no instance of its pattern was found: its conditions contradict each other, or are "
+            "too rare to be met by chance"
+        )
+
+
+def _explain(example: Counterexample) -> Iterator[str]:
+    plan = example.plan
+    yield example.finding.message
+    if example.merged:
+        yield "only with the other rules of the set"
+    shown = [name for name in plan.sources if not name.startswith("@")]
+    yield "smallest instance: " + ", ".join(f"{name} {plan.tensors[name]}" for name in shown)
+    numbers = [
+        f"{name} = {value}"
+        for attributes in plan.attributes
+        for name, value in attributes.items()
+        if value is not None
+    ]
+    if numbers:
+        yield "attributes: " + ", ".join(numbers)
+    variants = plan.variants()
+    if variants:
+        yield "with: " + ", ".join(variants)
+    yield f"inputs: {plan.values_case}, seed {plan.values_seed}"
+    yield "before:"
+    yield from (f"  {line}" for line in body(example.before))
+    yield "after:"
+    yield from (f"  {line}" for line in body(example.after))
+
+
+def body(text: str) -> list[str]:
+    """The lines of the function in a module's text."""
+    lines = text.splitlines()
+    kept = [line[2:] for line in lines[1:-1]] if lines[:1] == ["builtin.module {"] else lines
+    return [line for line in kept if line.strip()]
+
+
+def to_json(report: RuleReport) -> dict[str, object]:
+    """As `tw rules check --json` prints it."""
+    found = report.counterexample
+    return {
+        "rule": report.rule.name,
+        "place": report.rule.place,
+        "verdict": report.verdict,
+        "seed": report.seed,
+        "examples": report.examples,
+        "instances": report.instances,
+        "applied": report.applied,
+        "variants": dict(sorted(report.variants.items())),
+        "not_covered": list(report.uncovered),
+        "shadowed_by": report.shadowed_by,
+        "problem": report.problem,
+        "counterexample": None if found is None else _example_json(found),
+    }
+
+
+def _example_json(example: Counterexample) -> dict[str, object]:
+    plan, difference = example.plan, example.finding.difference
+    return {
+        "kind": example.finding.kind,
+        "message": example.finding.message,
+        "shapes": {
+            name: {"shape": list(tensor.shape), "element": tensor.element.name}
+            for name, tensor in plan.tensors.items()
+        },
+        "attributes": plan.attributes,
+        "variants": plan.variants(),
+        "inputs": {"case": plan.values_case, "seed": plan.values_seed},
+        "before": example.before,
+        "after": example.after,
+        "only_with_other_rules": example.merged,
+        "difference": None
+        if difference is None
+        else {
+            "result": difference.what,
+            "index": list(difference.index),
+            "before": difference.before,
+            "after": difference.after,
+            "bound": difference.bound,
+            "wrong_elements": difference.wrong_elements,
+            "elements": difference.elements,
+        },
+    }

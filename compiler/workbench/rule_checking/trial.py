@@ -1,0 +1,147 @@
+"""One instance of a rule: applied, run before and after, compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import FloatAttr, ModuleOp, UnknownLoc, f32
+from xdsl.ir import Operation
+from xdsl.utils.exceptions import VerifyException
+
+from tilewright.backends.reference.balls import Ball
+from tilewright.backends.reference.executor import run_with_bounds
+from tilewright.compiler.workbench.evaluation import Difference, SignatureError, difference
+from tilewright.compiler.workbench.rule_checking.inputs import InstanceInputs
+from tilewright.compiler.workbench.rule_checking.instances import FUNCTION, MARK
+from tilewright.dialects import graph
+from tilewright.dialects.dominance import verify_module
+from tilewright.dialects.errors import IRError, TilewrightError
+from tilewright.dialects.scopes import functions_of
+from tilewright.passes.rules.values import TOLERANCE
+
+Array = npt.NDArray[Any]
+
+_ULP = 2.0**-23
+_HELD_TWICE = 4.0
+"""A change of an attribute by one step moves results linearly, or nearly so; this covers the
+rest."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with the module that a rule has made."""
+
+    kind: str
+    """`different values`, `illegal IR`, `types`, `marks` or `error`."""
+    message: str
+    difference: Difference | None = None
+
+
+class Trial:
+    """A module before a rule, with its numbers; judges what rules make of it."""
+
+    def __init__(self, module: ModuleOp, *, seed: int, case: str) -> None:
+        self.before = module.clone()
+        self.inputs = InstanceInputs(self.before, seed=seed, case=case)
+        self._values: list[Ball] | None = None
+
+    def judge(self, after: ModuleOp, root: str, loose: frozenset[str]) -> Finding | None:
+        """What is wrong with `after`, the module with the rule applied to an op called `root`.
+
+        None where nothing is.
+
+        `loose` are the attributes of which the rule asks only that they are near a number.
+        """
+        try:
+            verify_module(after)
+        except (IRError, VerifyException) as error:
+            return Finding("illegal IR", str(error))
+        types = [functions_of(m)[FUNCTION].function_type.outputs for m in (self.before, after)]
+        if types[0] != types[1]:
+            return Finding("types", f"the results are {types[0]} before and {types[1]} after")
+        return self._lost_marks(after, root) or self._different(after, loose)
+
+    def _lost_marks(self, after: ModuleOp, root: str) -> Finding | None:
+        """Whether new ops have no location, or the root's successor none of its attributes."""
+        like = [op for op in after.walk() if op.name == root]
+        for op in after.walk():
+            is_code = isinstance(op.parent_op(), type(functions_of(after)[FUNCTION]))
+            has_place = not isinstance(op.location, UnknownLoc) or op.name == "func.return"
+            if is_code and not has_place:
+                return Finding("marks", f"{op.name} has no location after the rule")
+        if like and len(like) > sum(op.name == root for op in self.before.walk()) - 1:
+            if not any(MARK in op.attributes for op in like):
+                return Finding("marks", f"{root} has lost its attribute {MARK}")
+        return None
+
+    def _different(self, after: ModuleOp, loose: frozenset[str]) -> Finding | None:
+        try:
+            if self._values is None:
+                self._values = self._run(self.before)
+            before, new = self._values, self._run(after)
+            for at, (a, b) in enumerate(zip(before, new, strict=True)):
+                a = _undefined_is_free(a)
+                found = difference(f"result {at}", a, b)
+                if found is not None:
+                    slack = self._slack(after, at, loose)
+                    found = difference(f"result {at}", a, Ball(b.value, b.radii + slack))
+                if found is not None:
+                    return Finding("different values", str(found), found)
+        except SignatureError as error:
+            return Finding("types", str(error))
+        except TilewrightError as error:
+            return Finding("error", f"cannot be run: {error}")
+        return None
+
+    def _run(self, module: ModuleOp) -> list[Ball]:
+        arguments = functions_of(module)[FUNCTION].body.block.args
+        states = {key: Ball.exact(array) for key, array in self.inputs.states(module).items()}
+        with np.errstate(all="ignore"):
+            results = run_with_bounds(
+                module,
+                FUNCTION,
+                self.inputs.arguments(arguments),
+                weights=self.inputs.weight,
+                states=states,
+            )
+        return [*results, *(states[key] for key in sorted(states))]
+
+    def _slack(self, after: ModuleOp, result: int, loose: frozenset[str]) -> Array:
+        """How far a result moves where each f32 attribute is off by its rounding.
+
+        A rule computes attributes, and the IR holds them in f32; of some it asks only that they are
+        near a number. That is no mistake.
+        """
+        moved: Array = np.zeros(())
+        for module in (self.before, after):
+            for op in module.walk():
+                for name, attribute in list(op.properties.items()):
+                    if isinstance(attribute, FloatAttr) and isinstance(op, graph.GraphOp):
+                        share = TOLERANCE if name in loose else _ULP
+                        moved = moved + self._moved(module, op, name, share, result)
+        return moved
+
+    def _moved(
+        self, module: ModuleOp, op: Operation, name: str, share: float, result: int
+    ) -> Array:
+        held = op.properties[name]
+        assert isinstance(held, FloatAttr)
+        runs: list[Array] = []
+        for sign in (1, -1):
+            value = held.value.data * (1 + sign * max(share, _ULP))
+            op.properties[name] = FloatAttr(float(np.float32(value)), f32)
+            runs.append(self._run(module)[result].value)
+        op.properties[name] = held
+        with np.errstate(all="ignore"):
+            spread = np.abs(runs[0] - runs[1]) * _HELD_TWICE
+        return np.nan_to_num(spread, nan=0.0, posinf=0.0)
+
+
+def _undefined_is_free(ball: Ball) -> Ball:
+    """Where the ops of the pattern give no number (`1 / 0`), the rule may put any."""
+    if ball.value.dtype.kind in "iub":
+        return ball
+    return Ball(ball.value, np.where(np.isfinite(ball.value), ball.radii, np.inf))
