@@ -29,15 +29,6 @@ def verify_module(module: ModuleOp) -> None:
     verify_calls(module)
 
 
-def verify_kernels(module: ModuleOp) -> None:
-    """The same for the kernels of a module alone, whose functions a pass has left as they were."""
-    for op in module.ops:
-        if KERNEL in op.attributes:
-            verify_ops(op)
-            for region in op.regions:
-                _verify_region(region, set())
-
-
 def verify_ops(module: Operation) -> None:
     """xDSL's verification of every op; raises `IRError`."""
     try:

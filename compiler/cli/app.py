@@ -298,7 +298,7 @@ def passes_verb(
     name: Annotated[str, typer.Argument(help="A pass or pipeline; all if left out.")] = "",
     json: JsonFlag = False,
 ) -> None:
-    """List the passes with their options, or document one, with the ops legal after it."""
+    """List the passes with their options, or document one."""
     from tilewright.compiler.cli.catalog_verbs import list_passes
 
     list_passes(name, json=json)
@@ -330,6 +330,34 @@ def chips_verb(
     from tilewright.compiler.cli.catalog_verbs import list_chips
 
     list_chips(name, json=json)
+
+
+@app.command(
+    "new-pass",
+    short_help="Write a new pass with its tests and documentation row.",
+    epilog=_example("tw new-pass fuse-bias --package acme --dir acme-tilewright"),
+)
+def new_pass_verb(
+    name: Annotated[str, typer.Argument(help="The pass's name, verb first: fuse-bias.")],
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Write it in the rewrite language.")
+    ] = False,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="A checkout of Tilewright, or your package's folder.")
+    ] = Path(),
+    package: Annotated[
+        str, typer.Option("--package", help="Make a package of this name in the folder.")
+    ] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Write a new pass: its file, lit test, numeric test and documentation row.
+
+    The pass is small and works; its tests pass. In a checkout of Tilewright it becomes one of its
+    passes, anywhere else one of a package with a plugin.
+    """
+    from tilewright.compiler.cli.new_pass_verb import run_new_pass
+
+    run_new_pass(name, folder, package, rules=rules, json=json)
 
 
 @app.command(

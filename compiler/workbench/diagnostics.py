@@ -97,8 +97,8 @@ def _line(place: str | None, index: int, found: Sequence[re.Match[str] | None]) 
 
 def diagnostic_of(error: TilewrightError, name: str) -> Diagnostic:
     """An error as a diagnostic of the file `name`: its line is the one it says where."""
-    place = re.search(rf"{re.escape(name)}:(\d+)", error.where or "")
-    message = " ".join(line.strip() for line in str(error).splitlines())
+    place = re.search(rf"(?<![^\s(]){re.escape(name)}:(\d+)", error.where or "")
+    message = " ".join(str(error).split())
     return Diagnostic(int(place[1]) if place else None, message)
 
 

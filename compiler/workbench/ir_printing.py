@@ -24,6 +24,8 @@ from tilewright.compiler.workbench.pipelines import require_names
 from tilewright.compiler.workbench.runner import Instrument, PassRun
 from tilewright.compiler.workbench.sources import Source
 from tilewright.dialects.context import print_module
+from tilewright.dialects.dominance import verify_module
+from tilewright.dialects.errors import TilewrightError
 
 ALL, CHANGED = "all", "changed"
 CONTEXT_LINES = 3
@@ -36,13 +38,23 @@ class Style:
 
     locations: bool = False
     generic: bool = False
+    verified: bool = True
+    """Whether modules are known to be legal where they are printed."""
 
-    def text(self, module: ModuleOp) -> str:
-        """The text of a module; of one that is illegal so that it has none, its generic form."""
-        try:
-            return print_module(module, locations=self.locations, generic=self.generic)
-        except Exception:
-            return print_module(module, locations=self.locations, generic=True)
+    def text(self, module: ModuleOp, *, verified: bool | None = None) -> str:
+        """The text of a module; of an illegal one in the generic form, which asks for nothing."""
+        generic = self.generic
+        if not (self.verified if verified is None else verified):
+            generic = generic or not _is_legal(module)
+        return print_module(module, locations=self.locations, generic=generic)
+
+
+def _is_legal(module: ModuleOp) -> bool:
+    try:
+        verify_module(module)
+    except TilewrightError:
+        return False
+    return True
 
 
 def add_style_options(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +75,7 @@ def add_style_options(parser: argparse.ArgumentParser) -> None:
 
 def style_of(options: argparse.Namespace) -> Style:
     """What `add_style_options` was given."""
-    return Style(options.print_debuginfo, options.print_op_generic)
+    return Style(options.print_debuginfo, options.print_op_generic, options.verify_each)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -187,7 +199,7 @@ class IrPrinting(Instrument):
     def pass_failed(self, run: PassRun, error: Exception) -> None:
         del error
         if self.after_failure:
-            self._write(run, "failed", self.style.text(run.module))
+            self._write(run, "failed", self.style.text(run.module, verified=False))
 
     def kept(self) -> str | None:
         return self._file_before and f"the IR before the pass is in {self._file_before}"

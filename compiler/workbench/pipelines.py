@@ -6,6 +6,7 @@ later option takes the place of an earlier one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
@@ -24,6 +25,10 @@ from tilewright.passes.registry import (
 )
 
 ANCHOR = "builtin.module"
+
+
+_SPACED_COMMA = re.compile(r"(\{[^}]*\})|\s*,\s*")
+"""Options, which stay as they are, or a comma with the space around it, which xDSL refuses."""
 
 
 def passes_from_text(pipeline: str) -> list[ModulePass]:
@@ -100,7 +105,7 @@ def _without_anchor(text: str) -> str:
 
 def _specs(text: str) -> list[ArgSpec]:
     try:
-        return list(parse_pipeline(text))
+        return list(parse_pipeline(_SPACED_COMMA.sub(lambda at: at[1] or ",", text)))
     except ArgSpecParseError as error:
         raise OptionError(
             "the pass pipeline cannot be parsed", where=text, why=str(error).strip()

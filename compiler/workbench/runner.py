@@ -16,12 +16,9 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from tilewright.dialects.context import make_context
-from tilewright.dialects.dominance import verify_kernels, verify_module
+from tilewright.dialects.dominance import verify_module
 from tilewright.passes.actions import Watcher, watching
 from tilewright.passes.registry import check_stage
-
-KERNEL_ONLY = frozenset(("double-buffer", "allocate-local-memory", "insert-waits"))
-"""Passes that rewrite the bodies of kernels and nothing else."""
 
 
 @dataclass
@@ -95,7 +92,7 @@ def run_pipeline(
     verify_each: bool = True,
     context: Context | None = None,
 ) -> None:
-    """Run `passes` on `module` in order; verify what each has changed, and the stage's legality.
+    """Run `passes` on `module` in order; verify the module after each, and the stage's legality.
 
     Instruments are told in their order. Raises what passes, verifiers and instruments raise.
     """
@@ -108,7 +105,9 @@ def run_pipeline(
         for each in instruments:
             each.before_pass(run)
         try:
-            _apply(run, context, instruments, verify_each=verify_each)
+            _apply(run, context, instruments)
+            if verify_each:
+                _verify(run)
             for each in instruments:
                 each.after_pass(run)
         except Exception as error:
@@ -119,9 +118,7 @@ def run_pipeline(
         each.end(module)
 
 
-def _apply(
-    run: PassRun, context: Context, instruments: Sequence[Instrument], *, verify_each: bool
-) -> None:
+def _apply(run: PassRun, context: Context, instruments: Sequence[Instrument]) -> None:
     with ExitStack() as stack:
         for each in instruments:
             if each.watcher is not None:
@@ -131,11 +128,10 @@ def _apply(
             run.pass_.apply(context, run.module)
         finally:
             run.pass_s = perf_counter() - start
-    if verify_each:
-        start = perf_counter()
-        if run.name in KERNEL_ONLY:
-            verify_kernels(run.module)
-        else:
-            verify_module(run.module)
-        check_stage(run.module, run.name)
-        run.verify_s = perf_counter() - start
+
+
+def _verify(run: PassRun) -> None:
+    start = perf_counter()
+    verify_module(run.module)
+    check_stage(run.module, run.name)
+    run.verify_s = perf_counter() - start

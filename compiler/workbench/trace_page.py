@@ -29,14 +29,13 @@ def trace_page(title: str, pipeline: str, steps: Sequence[Step]) -> str:
 
 
 def _row(step: Step) -> dict[str, object]:
-    row = step.to_json()
-    row["lines"] = list(side_by_side(row.pop("before"), row.pop("after")))
-    return row
+    row = {key: value for key, value in step.to_json().items() if key not in ("before", "after")}
+    return {**row, "lines": list(side_by_side(step.before, step.after))}
 
 
-def side_by_side(before: object, after: object) -> Iterator[tuple[str | None, str | None]]:
+def side_by_side(before: str, after: str) -> Iterator[tuple[str | None, str | None]]:
     """The lines of two texts, equal ones beside each other; none where the other side has more."""
-    old, new = str(before).splitlines(), str(after).splitlines()
+    old, new = (text.split("\n") if text else [] for text in (before, after))
     matcher = SequenceMatcher(None, old, new, autojunk=False)
     for _, old_start, old_end, new_start, new_end in matcher.get_opcodes():
         yield from zip_longest(old[old_start:old_end], new[new_start:new_end])

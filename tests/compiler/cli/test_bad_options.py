@@ -55,7 +55,7 @@ def test_the_version(tw: Tw) -> None:
         (("run", "m.twm", "--bogus"), "No such option: --bogus"),
         (("compile", "m"), "Missing option '-o'"),
         (("compile", "m", "-o", "x", "--seq", "many"), "--seq"),
-        (("opt", "--bogus"), "unrecognized arguments: --bogus"),
+        (("opt", "--bogus"), "unexpected argument '--bogus'"),
         (("--bogus",), "No such option: --bogus"),
     ],
 )
