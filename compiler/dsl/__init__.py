@@ -14,6 +14,7 @@ module = dsl.trace(main)
 functions and `trace`.
 """
 
+from tilewright.compiler.dsl.custom import CustomOp, custom_op
 from tilewright.compiler.dsl.entry import ArgumentType, Function, f32, function, i32, trace
 from tilewright.compiler.dsl.module import Embedding, LayerNorm, Linear, Module, RMSNorm
 from tilewright.compiler.dsl.ops import (
@@ -61,6 +62,7 @@ from tilewright.compiler.dsl.tensor import (
 
 __all__ = [
     "ArgumentType",
+    "CustomOp",
     "Embedding",
     "Function",
     "LayerNorm",
@@ -80,6 +82,7 @@ __all__ = [
     "cache_update",
     "cast",
     "concat",
+    "custom_op",
     "divide",
     "erf",
     "exp",

@@ -22,6 +22,7 @@ error bound, and what stands for it where it has no kernel (`decompose-composite
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -76,6 +77,10 @@ class CompositeOp(GraphOp):
 
     TWIN: ClassVar[type[CompositeOp] | None] = None
     """Of a top op, the tpu op that it becomes."""
+    QUANTIZED_TWIN: ClassVar[type[CompositeOp] | None] = None
+    """Of a top op, the tpu op that it becomes under w8a16 if its `QUANTIZED` operands are weights:
+    each is two operands there, codes and scales."""
+    QUANTIZED: ClassVar[tuple[str, ...]] = ()
 
     traits = traits_def(Pure())
 
@@ -244,8 +249,10 @@ def op_class_of(
         "assembly_format": _assembly_format(operands),
         "decompose": decompose,
     }
-    bases: tuple[type, ...] = (level, CompositeOp)
-    return irdl_op_definition(type(f"{short}Op", bases, body))
+    made: type[CompositeOp] = types.new_class(
+        f"{short}Op", (level, CompositeOp), exec_body=lambda namespace: namespace.update(body)
+    )
+    return irdl_op_definition(made)
 
 
 def _assembly_format(operands: dict[str, bool]) -> str:
@@ -254,8 +261,8 @@ def _assembly_format(operands: dict[str, bool]) -> str:
     named = [key for key, may_miss in operands.items() if may_miss]
     parts = [" `,` ".join(f"${key}" for key in needed)]
     parts += [f"(`{key}` ${key}^ `:` type(${key}))?" for key in named]
-    types = " `,` ".join(f"type(${key})" for key in needed)
-    return " ".join((*parts, "attr-dict `:`", types, "`->` type($result)"))
+    held = " `,` ".join(f"type(${key})" for key in needed)
+    return " ".join((*parts, "attr-dict `:`", held, "`->` type($result)"))
 
 
 def attribute_of(value: Plain | Attribute) -> Attribute:

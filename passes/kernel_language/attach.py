@@ -51,8 +51,7 @@ class Kernel:
 
         Raises `IRError` and `FitError` with the line of the function that is wrong.
         """
-        pairs: list[tuple[View, Access]] = [(view, "read") for view in operands]
-        pairs += [(view, "write") for view in results]
+        pairs = [*_accessed(operands, "read"), *_accessed(results, "write")]
         recording = Recording(self.name, [(view.global_type(), mode) for view, mode in pairs], chip)
         tensors = [
             Tensor(Argument(recording, number, view, mode))
@@ -80,6 +79,10 @@ class Kernel:
 
     def _result_names(self, count: int) -> list[str]:
         return list(inspect.signature(self.body).parameters)[-1 - count : -1]
+
+
+def _accessed(views: Sequence[View], access: Access) -> list[tuple[View, Access]]:
+    return [(view, access) for view in views]
 
 
 def kernel(op_class: type[IRDLOperation]) -> Callable[[Body], Kernel]:

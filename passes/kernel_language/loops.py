@@ -70,7 +70,7 @@ class Range:
         start, stop, step = map(recording.constant, (self.start, self.stop, self.step))
         body = Block(arg_types=[_INDEX, *(value.type for value in inits)])
         entered = [Tile(value) for value in body.args[1:]]
-        with recording.inside(body):
+        with recording.inside(body, self._place):
             count = len(self.values)
             self.values = tuple(entered[:count])
             for each, tile in zip(kept, entered[count:], strict=True):
@@ -80,15 +80,11 @@ class Range:
             except GeneratorExit:
                 recording.abandoned.append(self._place)
                 raise
-            left = [*self._carried(), *(each.tile for each in kept)]
+            left = [each.value for each in (*self._carried(), *(each.tile for each in kept))]
         unchanged = {
-            number
-            for number in range(count, len(left))
-            if left[number].value is body.args[number + 1]
+            number for number in range(count, len(left)) if left[number] is body.args[number + 1]
         }
-        results = self._close(
-            body, (start, stop, step), inits, [tile.value for tile in left], unchanged
-        )
+        results = self._close(body, (start, stop, step), inits, left, unchanged)
         self.values = tuple(Tile(value) for value in results[:count])
         for each, value in zip(kept, results[count:], strict=True):
             each.put(Tile(value))

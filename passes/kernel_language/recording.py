@@ -89,9 +89,9 @@ class Recording(KernelBuilder):
         return [op for op in self._entry.ops if not isinstance(op, ConstantOp)]
 
     @contextmanager
-    def inside(self, body: Block) -> Generator[Scope]:
-        """Append to `body`, in a scope of its own."""
-        scope, outer = Scope(here()), self._block
+    def inside(self, body: Block, place: str) -> Generator[Scope]:
+        """Append to `body`, the body of the loop at `place`, in a scope of its own."""
+        scope, outer = Scope(place), self._block
         self.scopes.append(scope)
         self._block = body
         self.remember(body.args)

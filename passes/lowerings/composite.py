@@ -7,10 +7,29 @@ from collections.abc import Sequence
 
 from xdsl.ir import Operation, SSAValue
 
+from tilewright.dialects import top
 from tilewright.dialects.graph.composite import CompositeOp
 from tilewright.dialects.levels import level_of
 from tilewright.passes.lowerings.conversion import Conversion
 from tilewright.passes.lowerings.registry import lowering, lowerings_of
+
+
+@lowering(CompositeOp, benefit=3, quant="w8a16")
+def lower_composite_to_w8a16(op: CompositeOp, convert: Conversion) -> Sequence[SSAValue] | None:
+    """acme.MatMulGELU %x, %w -> acme.tpu.W8A16MatMulGELU %x, %codes, %scale, where there is one"""
+    if op.QUANTIZED_TWIN is None:
+        return None
+    operands: list[SSAValue | None] = []
+    for name, _ in op.get_irdl_definition().operands:
+        value: SSAValue | None = getattr(op, name)
+        if name in op.QUANTIZED:
+            if value is None or not isinstance(value.owner, top.WeightOp):
+                return None
+            operands += convert.codes_and_scale(value.owner)
+        else:
+            operands.append(None if value is None else convert.read(value, convert.compute))
+    made = op.QUANTIZED_TWIN(*operands, element=convert.compute, **op.properties)
+    return convert.append(made, op)
 
 
 @lowering(CompositeOp, benefit=2)
