@@ -159,7 +159,7 @@ def first_difference(before: Outcome, after: Outcome) -> Difference | None:
     Raises `SignatureError` where there are not as many results of the same shapes, both of floats
     or both of integers, and the same states. Integers must be equal. Two floats agree if they are
     no farther apart than both radii together. NaN must meet NaN and an infinity the same infinity;
-    an element whose radius is not finite, since it may overflow, is not judged.
+    an element with an infinite radius, since it may overflow, is not judged.
     """
     old, new = before.named(), after.named()
     if list(old) != list(new):
@@ -182,10 +182,13 @@ def difference(name: str, before: Ball, after: Ball) -> Difference | None:
         raise SignatureError(f"{name} holds {old.dtype} before and {new.dtype} after")
     with np.errstate(all="ignore"):
         x, y = old.astype(np.float64), new.astype(np.float64)
-        bound = np.broadcast_to(before.radii + after.radii, x.shape)
+        # The radius of what is not a number is not one.
+        bound = np.nan_to_num(before.radii, posinf=np.inf) + np.nan_to_num(
+            after.radii, posinf=np.inf
+        )
         same = (x == y) | (np.isnan(x) & np.isnan(y))
         distance = np.abs(x - y)
-        unjudged = ~np.isfinite(bound)
+        unjudged = np.isposinf(bound)
         wrong = ~(same | (distance <= bound) | unjudged)
     if not bool(wrong.any()):
         return None

@@ -30,7 +30,6 @@ from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import MiscompileError
 from tilewright.passes.kernels.commands import GDMA_OPS, global_type
 from tilewright.passes.kernels.expansion import expand
-from tilewright.passes.kernels.program import kernel_of
 
 Array = npt.NDArray[Any]
 
@@ -81,7 +80,7 @@ def check_commands(
 ) -> None:
     """The commands do what the kernel did: they race nowhere, keep the machine's rules, and give
     values within the bounds of the machine's arithmetic, whatever the timing of the engines."""
-    encoded = kernel_of(program)
+    encoded = simulation.kernel(program)
     races = find_races(encoded, chip)
     if races:
         raise _error(program, launched, pass_name, "leaves a race in {}", str(races[0]))

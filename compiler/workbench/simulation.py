@@ -30,6 +30,7 @@ class Simulation:
         self._chip = chip
         self._machine: Machine | None = None
         self._arena = np.empty(0, np.uint8)
+        self._kernels: dict[ProgramOp, Kernel] = {}
 
     def run(
         self, kernel: Kernel, arrays: Sequence[Array], schedule: Schedule = "early"
@@ -59,12 +60,18 @@ class Simulation:
 
     def run_program(self, program: ProgramOp, balls: list[Ball]) -> list[Ball]:
         """The arguments of a `bdc.program` after it ran on the values of `balls`."""
-        kernel = kernel_of(program)
+        kernel = self.kernel(program)
         after = self.run(kernel, stored(kernel, balls))
         return [
             ball if argument.access == "read" else Ball.exact(array.reshape(ball.value.shape))
             for ball, array, argument in zip(balls, after, kernel.arguments, strict=True)
         ]
+
+    def kernel(self, program: ProgramOp) -> Kernel:
+        """What a program holds; once for each, as the machine decodes kernels once."""
+        if program not in self._kernels:
+            self._kernels[program] = kernel_of(program)
+        return self._kernels[program]
 
     def _machine_for(self, size_bytes: int) -> Machine:
         """A machine that has so much global memory mapped."""

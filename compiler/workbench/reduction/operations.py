@@ -69,7 +69,7 @@ def _drop(function: FuncOp, op: Operation) -> bool:
         return False
     kept = [value for value in last.arguments if value.owner is not op]
     # What the op has read may be what is returned instead.
-    kept += [v for v in _computed(op) if v not in kept and len(v.uses) == 1]
+    kept += [v for v in _computed(op) if v not in kept and v.has_one_use()]
     if not kept or len(op.results) == 0:
         return False
     _return(function, kept)

@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from xdsl.dialects import arith
+from xdsl.dialects import arith, scf
 from xdsl.ir import Operation
 
 from tilewright.dialects import graph, tpu
@@ -86,12 +86,28 @@ def _transpose_square_weights(codes_and_scale: Function) -> Function:
 # tile-for-local-memory
 
 
-def _swap_operands_of_launches(launch_op: Function) -> Function:
-    def wrong(kernel: str, arguments: Any, *rest: Any, **options: Any) -> Any:
-        arguments = list(arguments)
-        if kernel.startswith("rope"):
-            arguments[1:3] = arguments[2], arguments[1]
-        return launch_op(kernel, arguments, *rest, **options)
+def _swap_cosines_and_sines(launch: Function) -> Function:
+    def wrong(op: Operation, *rest: Any) -> Any:
+        launched, kernel = launch(op, *rest)
+        if isinstance(op, graph.Rope):
+            x, cos, sin = launched.operands
+            launched.operands = [x, sin, cos]
+        return launched, kernel
+
+    return wrong
+
+
+def _leave_out_a_tile(build_kernel: Function) -> Function:
+    """The outermost loop of a product begins with its second tile."""
+
+    def wrong(op: Operation, *rest: Any) -> Any:
+        kernel = build_kernel(op, *rest)
+        if isinstance(op, tpu.W8A16MatMulOp):
+            for loop in kernel.walk():
+                if isinstance(loop, scf.ForOp) and len(loop.results) == 0:
+                    loop.operands[0] = loop.step
+                    break
+        return kernel
 
     return wrong
 
@@ -187,9 +203,16 @@ MUTATIONS = (
     Mutation(
         "tile-for-local-memory",
         "swaps cosines and sines",
-        "dialects.tpu",
-        "LaunchOp",
-        _swap_operands_of_launches,
+        "passes.tile_for_local_memory",
+        "_launch",
+        _swap_cosines_and_sines,
+    ),
+    Mutation(
+        "tile-for-local-memory",
+        "leaves out a tile",
+        "passes.tile_for_local_memory",
+        "build_kernel",
+        _leave_out_a_tile,
     ),
     Mutation(
         "double-buffer",
