@@ -11,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from tests.compiler.small_models import TINY_CHATGLM, TINY_LLAMA, model_of
+from tests.passes.lowering import KERNELS, PASSES, emitted, expected, inputs_of
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 
-from tilewright.backends.reference.executor import run_function
+from tilewright.backends.reference.balls import FLOAT64, Ball
+from tilewright.backends.reference.executor import run_function, run_with_bounds
+from tilewright.backends.reference.kernels import run_kernel
+from tilewright.compiler.pipeline import CompileOptions, kernel_passes, lower
 from tilewright.compiler.workbench.inputs import GeneratedInputs
 from tilewright.dialects import top, tpu
 from tilewright.dialects.context import make_context, parse_module
@@ -23,7 +27,9 @@ from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.scopes import functions_of
 from tilewright.passes.actions import Watcher, watching
 from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass
+from tilewright.passes.kernels.commands import kernels_of
 from tilewright.passes.lowerings import Conversion, Lowering, temporarily
+from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
 Array = npt.NDArray[Any]
 
@@ -92,7 +98,7 @@ def signatures(module: ModuleOp) -> dict[str, str]:
 
 def some(count: int) -> list[int]:
     """Some numbers of steps from none to all."""
-    return sorted({0, 1, count // 3, count // 2, count - 1, count})
+    return sorted({0, min(1, count), count // 3, count // 2, max(count - 1, 0), count})
 
 
 # convert-top-to-tpu
@@ -246,3 +252,100 @@ def test_a_wrong_lowering_shows_from_its_step_on() -> None:
         assert_equal_numbers(held_back(module, pass_, first)[0], inputs, module)
         with pytest.raises(AssertionError):
             assert_equal_numbers(held_back(module, pass_, first + 1)[0], inputs, module)
+
+
+# The kernel passes
+
+PATTERNS = {
+    "tile-for-local-memory": {"BuildKernel"},
+    "double-buffer": {"InlineLoop", "PipelineLoop"},
+    "allocate-local-memory": {"PlaceTiles"},
+    "insert-waits": {"InsertWaits"},
+    "emit-commands": {"EncodeKernel"},
+}
+
+
+def executed(module: ModuleOp, inputs: GeneratedInputs) -> dict[str, list[Array]]:
+    """What each public function of a module of any stage computes, and the states afterwards."""
+    found: dict[str, list[Array]] = {}
+    for name in inputs.functions:
+        arrays = inputs.states(module, name)
+        states = {key: Ball.exact(array) for key, array in arrays.items()}
+        results = run_with_bounds(
+            module,
+            name,
+            inputs.arguments(functions_of(module)[name]),
+            weights=inputs.weight,
+            states=states,
+        )
+        balls = [*results, *(states[key] for key in sorted(states))]
+        found[name] = [ball.value for ball in balls]
+    return found
+
+
+CONSTANTS = 1e-5
+"""What the f32 constants of kernels (1 / C of a mean) may change, of values up to some tens."""
+
+
+@pytest.mark.parametrize(("config", "quant"), [("chatglm", "w8a16"), ("llama", "f32")])
+def test_a_kernel_pass_that_is_held_back_computes_the_same(config: str, quant: str) -> None:
+    module = traced(config)
+    inputs = GeneratedInputs(module)
+    module = lower(module, CompileOptions(quant))
+    expected = executed(module, inputs)
+    for pass_ in kernel_passes("bm1684x")[:-1]:
+        full, watcher = held_back(module, pass_, None)
+        if pass_.name in PATTERNS:
+            assert watcher.begun
+            assert set(watcher.begun) <= PATTERNS[pass_.name]
+        for limit in some(len(watcher.begun)):
+            results = executed(held_back(module, pass_, limit)[0], inputs)
+            for name, arrays in expected.items():
+                for new, old in zip(results[name], arrays, strict=True):
+                    np.testing.assert_allclose(new, old, rtol=0, atol=CONSTANTS)
+        module = full
+
+
+def test_a_tiling_that_is_held_back_keeps_the_ops_behind() -> None:
+    module = lower(traced("llama"), CompileOptions("f16"))
+    tiling = TileForLocalMemoryPass()
+    for limit in (0, 1, 7):
+        mixed, watcher = held_back(module, tiling, limit)
+        launches = [op for op in mixed.walk() if isinstance(op, tpu.LaunchOp)]
+        assert len(launches) == limit < len(watcher.begun)
+        used = {launch.kernel.string_value() for launch in launches}
+        assert {kernel.sym_name.data for kernel in kernels_of(mixed)} == used
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_loops_may_be_pipelined_in_part(name: str) -> None:
+    """And each of these programs is placed, and waits, in part: with as few as no step."""
+    module, arrays = ModuleOp([KERNELS[name]()]), inputs_of(emitted(KERNELS[name]()))
+    for pass_ in PASSES[:-1]:
+        full, watcher = held_back(module, pass_, None)
+        for limit in range(len(watcher.begun) + 1):
+            (kernel,) = kernels_of(held_back(module, pass_, limit)[0])
+            after = run_kernel(kernel, arrays, arithmetic=FLOAT64)
+            for argument, values in expected(name, arrays).items():
+                np.testing.assert_allclose(after[argument].value, values, rtol=1e-9, atol=1e-9)
+        module = full
+
+
+def test_the_loops_of_the_example_kernels_are_steps_of_both_kinds() -> None:
+    begun: list[str] = []
+    for name in ("matmul", "transposed"):
+        _, watcher = held_back(ModuleOp([KERNELS[name]()]), PASSES[0], None)
+        begun += watcher.begun
+    assert begun.count("PipelineLoop") >= 4
+    assert begun.count("InlineLoop") == 2
+
+
+def test_kernels_that_are_not_encoded_stay() -> None:
+    module = ModuleOp([KERNELS[name]() for name in ("elementwise", "transposed")])
+    for pass_ in PASSES[:-1]:
+        module, _ = held_back(module, pass_, None)
+    for limit in range(3):
+        mixed, watcher = held_back(module, PASSES[-1], limit)
+        assert watcher.begun == ["EncodeKernel"] * 2
+        names = [op.name for op in mixed.body.ops]
+        assert sorted(names) == ["bdc.program"] * limit + ["func.func"] * (2 - limit)
