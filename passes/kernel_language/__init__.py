@@ -23,9 +23,14 @@ on the machine, `fitting` chooses sizes, `attach` connects kernel and op, `check
 against its op's reference.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from tilewright.dialects.element_types import BF16 as bf16  # a type, as numpy spells its types
 from tilewright.dialects.element_types import F16 as f16
 from tilewright.dialects.element_types import F32 as f32
+from tilewright.dialects.element_types import I8 as i8
+from tilewright.dialects.element_types import I32 as i32
 from tilewright.passes.kernel_language.attach import Kernel, kernel
 from tilewright.passes.kernel_language.fitting import fit_rows, fit_tile, flatten
 from tilewright.passes.kernel_language.functions import (
@@ -62,7 +67,12 @@ from tilewright.passes.kernel_language.matmul import matmul
 from tilewright.passes.kernel_language.tensors import Tensor, Window, load, store
 from tilewright.passes.kernel_language.tiles import Local, Tile
 
+if TYPE_CHECKING:
+    from tilewright.passes.kernel_language.checking import Built, Checked, build, check
+
 __all__ = [
+    "Built",
+    "Checked",
     "Index",
     "Kernel",
     "Local",
@@ -72,7 +82,9 @@ __all__ = [
     "absolute",
     "accumulate",
     "bf16",
+    "build",
     "cast",
+    "check",
     "dequant",
     "dot",
     "erf",
@@ -84,6 +96,8 @@ __all__ = [
     "flatten",
     "full",
     "gelu",
+    "i8",
+    "i32",
     "kernel",
     "load",
     "local",
@@ -107,3 +121,12 @@ __all__ = [
     "transpose",
     "zeros",
 ]
+
+_CHECKING = ("Built", "Checked", "build", "check")
+
+
+def __getattr__(name: str) -> object:
+    """What checks kernels, imported when it is asked for: it brings the simulator."""
+    if name not in _CHECKING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.checking"), name)
