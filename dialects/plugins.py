@@ -73,6 +73,12 @@ class Plugin:
         return tuple(getattr(self, kind))
 
 
+def lazy(target: str) -> Callable[[], Any]:
+    """A loader: imports the module of `"package.module:name"` when it is called, gives the name."""
+    module, _, name = target.partition(":")
+    return lambda: getattr(import_module(module), name)
+
+
 KINDS: tuple[Kind, ...] = ("dialects", "passes", "pipelines", "chips", "importers", "backends")
 
 
@@ -140,9 +146,14 @@ def given(kind: Kind) -> Mapping[str, Installed]:
 
 
 def loaded(giver: Installed, kind: Kind, name: str, kind_of: type[T]) -> T:
-    """Call what a plugin maps `name` to; raises `PluginError` unless that gives a `kind_of`."""
+    """Call what a plugin maps `name` to: that gives a `kind_of`, or a class to make one of.
+
+    Raises `PluginError` where it does neither.
+    """
     try:
-        value = getattr(giver.plugin, kind)[name]()
+        value: object = getattr(giver.plugin, kind)[name]()
+        if isinstance(value, type) and issubclass(value, kind_of):
+            value = value()
     except Exception as error:
         raise giver.failure(f"{name!r} of its {kind} cannot be loaded", error) from error
     if not isinstance(value, kind_of):

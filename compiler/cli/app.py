@@ -34,6 +34,10 @@ PromptOption = Annotated[
     str, typer.Option("--prompt-ids", help="Token ids of the prompt, separated by commas.")
 ]
 
+PipelineOption = Annotated[
+    str, typer.Option("-p", "--passes", help="'pass{option=value},...', as tw opt takes them.")
+]
+
 
 def _example(command: str) -> str:
     """The end of a verb's help; `\\b` keeps the line as it is."""
@@ -288,6 +292,62 @@ def trace_verb(
     from tilewright.compiler.cli.trace_verb import run_trace
 
     run_trace(source, passes, html, json=json)
+
+
+@app.command(
+    "replay",
+    short_help="Show a failure of a pass again.",
+    epilog=_example("tw replay tilewright-reproducers/double-buffer-miscompilation"),
+)
+def replay_verb(
+    folder: Annotated[Path, typer.Argument(help="A reproducer, as tw opt --reproducers writes.")],
+    json: JsonFlag = False,
+) -> None:
+    """Run the failing pass of a reproducer again: ends with the failure's exit code, or 0 if it is
+    gone."""
+    from tilewright.compiler.cli.failure_verbs import run_replay
+
+    code = run_replay(folder, json=json)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command(
+    "bisect",
+    short_help="Find the first bad pass and its first bad step.",
+    epilog=_example("tw bisect model.mlir -p compile"),
+)
+def bisect_verb(
+    target: Annotated[Path, typer.Argument(help="A reproducer, or an IR file.")],
+    passes: PipelineOption = "",
+    json: JsonFlag = False,
+) -> None:
+    """Find the first pass that fails or changes what the model computes, then its first bad step."""
+    from tilewright.compiler.cli.failure_verbs import run_bisect
+
+    run_bisect(target, passes, json=json)
+
+
+@app.command(
+    "reduce",
+    short_help="Shrink a model while a pass fails on it in the same way.",
+    epilog=_example("tw reduce model.mlir -p compile -o small.mlir"),
+)
+def reduce_verb(
+    target: Annotated[Path, typer.Argument(help="A reproducer, or an IR file.")],
+    passes: PipelineOption = "",
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Where to write the IR; - is stdout.")
+    ] = "-",
+    reproducers: Annotated[
+        str, typer.Option("--reproducers", help="Write a reproducer into this folder; or none.")
+    ] = "tilewright-reproducers",
+    json: JsonFlag = False,
+) -> None:
+    """Shrink a model while a pass fails on it in the same way: fewer functions, ops and sizes."""
+    from tilewright.compiler.cli.failure_verbs import run_reduce
+
+    run_reduce(target, passes, output, reproducers, json=json)
 
 
 @app.command(

@@ -1,36 +1,29 @@
 """Acme's part of Tilewright: an op with all that belongs to it, a pass, rules, a chip, an importer
 and a backend.
 
-This module imports next to nothing: `tw` reads it to learn the names.
+`tw` imports this module to learn the names, and what they stand for when it needs it.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from tilewright.dialects.plugins import Plugin
+from tilewright.dialects.plugins import Plugin, lazy
 
 _HERE = Path(__file__).parent
 
-
-def _from(module: str, name: str) -> Any:
-    return getattr(import_module(f"acme_tilewright.{module}"), name)
-
-
 PLUGIN = Plugin(
     name="acme",
-    dialects={"acme": lambda: _from("dialect", "Acme")},
+    dialects={"acme": lazy("acme_tilewright.dialect:Acme")},
     modules=(
         "acme_tilewright.reference",
         "acme_tilewright.lowerings",
         "acme_tilewright.kernels",
     ),
-    passes={"fuse-squared-relu": lambda: _from("fuse_squared_relu", "FuseSquaredReluPass")},
+    passes={"fuse-squared-relu": lazy("acme_tilewright.fuse_squared_relu:FuseSquaredReluPass")},
     pipelines={"acme-compile": "fuse-squared-relu,compile"},
     rules=(_HERE / "acme.rules",),
     chips={"acme1": _HERE / "acme1.toml"},
-    importers={"acme-layers": lambda: _from("layers", "Layers")()},
-    backends={"acme-exact": lambda: _from("exact", "Exact")()},
+    importers={"acme-layers": lazy("acme_tilewright.layers:Layers")},
+    backends={"acme-exact": lazy("acme_tilewright.exact:Exact")},
 )

@@ -1,0 +1,1 @@
+"""What `tw new-pass` writes: files with `$name` where a name goes in (`string.Template`)."""
