@@ -322,7 +322,7 @@ def bisect_verb(
     passes: PipelineOption = "",
     json: JsonFlag = False,
 ) -> None:
-    """Find the first pass that fails or changes what the model computes, then its first bad step."""
+    """Find the first pass that fails or changes what the model computes, and its first bad step."""
     from tilewright.compiler.cli.failure_verbs import run_bisect
 
     run_bisect(target, passes, json=json)

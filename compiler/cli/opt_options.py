@@ -7,14 +7,28 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from tilewright.compiler.workbench import costs, ir_printing, statistics, timing_tree, trace
+from tilewright.compiler.workbench import (
+    checking,
+    costs,
+    ir_printing,
+    statistics,
+    timing_tree,
+    trace,
+)
 from tilewright.compiler.workbench.options import OptionGroup
 from tilewright.compiler.workbench.runner import Instrument
 from tilewright.compiler.workbench.sources import SPLIT_MARK, Source
 from tilewright.dialects.errors import OptionError
 from tilewright.passes.registry import PASSES, PIPELINES, pass_names, pipeline_names
 
-GROUPS: tuple[OptionGroup, ...] = (ir_printing, timing_tree, statistics, costs, trace)
+GROUPS: tuple[OptionGroup, ...] = (
+    ir_printing,
+    timing_tree,
+    statistics,
+    costs,
+    trace,
+    checking,
+)
 """The modules that add options and instruments; their instruments look on in this order."""
 
 _VERIFY_EACH = "--verify-each"

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
@@ -37,6 +38,10 @@ def run_opt(arguments: Sequence[str]) -> int:
     options = parse_options(arguments)
     if options.list_passes or options.show_dialects:
         return _list(options)
+    if options.run_reproducer is not None:
+        from tilewright.compiler.cli.failure_verbs import run_replay
+
+        return run_replay(Path(options.run_reproducer), json=False)
     every = [each for text in options.pipeline for each in passes_from_text(text)]
     passes = part_of(every, options.start_from, options.stop_after)
     if options.print_legality:

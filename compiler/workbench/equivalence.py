@@ -15,8 +15,9 @@ from xdsl.passes import ModulePass
 
 from tilewright.backends.chip import Chip, load_chip
 from tilewright.compiler.workbench.baseline import Baseline
-from tilewright.compiler.workbench.inputs import GeneratedInputs, InputCase
+from tilewright.compiler.workbench.inputs import CASES, GeneratedInputs, InputCase
 from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
+from tilewright.dialects.errors import OptionError
 
 DEFAULT_CHIP = "bm1684x"
 
@@ -31,6 +32,15 @@ class CheckOptions:
     def inputs(self, module: ModuleOp) -> list[GeneratedInputs]:
         """The generated inputs of `module`, for each case."""
         return [GeneratedInputs(module, seed=self.seed, case=case) for case in self.cases]
+
+
+def cases_of(names: Sequence[str]) -> tuple[InputCase, ...]:
+    """The cases of these names; raises `OptionError` for one that there is not, or for none."""
+    known = {case: case for case in CASES}
+    for name in names or ("",):
+        if name not in known:
+            raise OptionError(f"unknown case of inputs {name!r}", hint=f"one of {', '.join(CASES)}")
+    return tuple(known[name] for name in names)
 
 
 @dataclass

@@ -40,6 +40,8 @@ class Failure:
     """From 1."""
     detail: str
     message: str
+    exit_code: int
+    """What `tw` ends with (docs/exit_codes.md)."""
     pattern: str = ""
     op: str = ""
     step: int = 0
@@ -65,17 +67,20 @@ class Failure:
         """The failure that `to_json` wrote. Raises `ModelReadError` for anything else."""
         kinds = {kind: kind for kind in get_args(FailureKind)}
         kind = kinds.get(str(document.get("kind")))
-        number, step, steps = (document.get(key) for key in ("pass_number", "step", "steps"))
+        number, code, step, steps = (
+            document.get(key) for key in ("pass_number", "exit_code", "step", "steps")
+        )
         if (
             kind is None
             or not isinstance(number, int)
+            or not isinstance(code, int)
             or not isinstance(step, int)
             or not isinstance(steps, int)
         ):
             raise ModelReadError("the reproducer does not say how it fails")
         names = ("pass_name", "detail", "message", "pattern", "op")
         pass_name, detail, message, pattern, op = (str(document.get(name, "")) for name in names)
-        return Failure(kind, pass_name, number, detail, message, pattern, op, step, steps)
+        return Failure(kind, pass_name, number, detail, message, code, pattern, op, step, steps)
 
 
 def failure_of(error: Exception, pass_name: str, pass_number: int) -> Failure:
@@ -89,8 +94,12 @@ def failure_of(error: Exception, pass_name: str, pass_number: int) -> Failure:
         kind, detail = "refusal", f"{type(error).__name__}: {_rule(error)}"
     else:
         kind, detail = "exception", f"{type(error).__name__} in {_raised_in(error)}"
-    op = _op_of(error)
-    return Failure(kind, pass_name, pass_number, detail, str(error), op=op or "")
+    if isinstance(error, TilewrightError):
+        code, message = error.exit_code, str(error)
+    else:
+        code = IRError.exit_code if kind == "illegal IR" else InternalError.exit_code
+        message = f"{type(error).__name__}: {error}"
+    return Failure(kind, pass_name, pass_number, detail, message, code, op=_op_of(error) or "")
 
 
 def _rule(error: Exception) -> str:

@@ -41,7 +41,6 @@ from tilewright.dialects.plugins import installed_plugins
 
 INPUT, BEFORE, AFTER = "input.mlir", "before.mlir", "after.mlir"
 INPUTS, DESCRIPTION, README = "inputs.npz", "reproducer.json", "README.md"
-DEFAULT_FOLDER = "tilewright-reproducers"
 FORMAT = 1
 """Of `reproducer.json`."""
 
@@ -175,11 +174,9 @@ class ReproducerWriter(Instrument):
         if self.find_step:
             found = bisect_steps(failure, run.pass_, before, self.options, inputs_of=self._input)
             failure = found.failure
-        if isinstance(error, TilewrightError) and failure.pattern and not error.where:
-            error.where = (
-                f"pattern {failure.pattern}, step {failure.step} of {failure.steps}, "
-                f"at {failure.op}"
-            )
+        if isinstance(error, TilewrightError) and failure.pattern:
+            step = f"{failure.pattern} (step {failure.step} of {failure.steps}) at {failure.op}"
+            error.where = f"{error.where}; by {step}" if error.where else f"by {step}"
         if self.folder is None:
             return
         finished = failure.kind in ("miscompilation", "illegal IR")

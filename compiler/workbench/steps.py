@@ -10,8 +10,10 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
+from tilewright.compiler.workbench.fingerprints import symbol_of
 from tilewright.dialects.context import make_context
 from tilewright.dialects.scopes import where_of
+from tilewright.dialects.tpu import LaunchOp
 from tilewright.passes.actions import Watcher, watching
 
 
@@ -51,7 +53,7 @@ class HoldBack(Watcher):
     def begin(self, pattern: str, op: Operation) -> bool:
         self.count += 1
         if self.count == self.limit:
-            self.last = Step(self.count, pattern, where_of(op), str(op), "")
+            self.last = Step(self.count, pattern, described(op), str(op), "")
         return self.count <= self.limit
 
     def end(self, new_ops: Sequence[Operation]) -> None:
@@ -60,6 +62,17 @@ class HoldBack(Watcher):
             self.last = Step(
                 self.last.number, self.last.pattern, self.last.op, self.last.before, after
             )
+
+
+def described(op: Operation) -> str:
+    """`op` in the words of the model: a kernel by the op that launches it first."""
+    module = op.parent_op()
+    if "tpu.kernel" in op.attributes and isinstance(module, ModuleOp):
+        name = symbol_of(op)
+        for launch in module.walk():
+            if isinstance(launch, LaunchOp) and launch.kernel.string_value() == name:
+                return f"kernel @{name}, launched by {where_of(launch)}"
+    return where_of(op)
 
 
 def count_steps(pass_: ModulePass, module: ModuleOp) -> int:

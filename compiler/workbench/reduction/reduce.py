@@ -46,6 +46,17 @@ class Reduction:
     elements_after: int
     tries: int
 
+    def to_json(self) -> dict[str, object]:
+        """The document of `tw reduce --json`, without what was written."""
+        return {
+            "failure": self.failure.to_json(),
+            "ops_before": self.ops_before,
+            "ops_after": self.ops_after,
+            "elements_before": self.elements_before,
+            "elements_after": self.elements_after,
+            "tries": self.tries,
+        }
+
 
 def reduce_module(
     module: ModuleOp,
