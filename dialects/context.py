@@ -8,7 +8,6 @@ from math import isfinite
 from typing import Literal
 
 from xdsl.context import Context
-from xdsl.dialects.arith import Arith
 from xdsl.dialects.builtin import (
     AnyFloat,
     Builtin,
@@ -21,7 +20,6 @@ from xdsl.dialects.builtin import (
     UnknownLoc,
 )
 from xdsl.dialects.func import Func
-from xdsl.dialects.scf import Scf
 from xdsl.ir import BlockArgument, Dialect, Operation
 from xdsl.parser import Parser
 from xdsl.printer import Printer
@@ -52,14 +50,29 @@ _DENSE_LIST_LIMIT = 100
 def make_context() -> Context:
     """A context with builtin, func, arith, scf, top, tpu, gdma and bdc.
 
-    The dialects of plugins are loaded when one of their ops or types is met.
+    The dialects of plugins are loaded when one of their ops or types is met; so are arith and scf,
+    whose import takes as long as that of all of ours.
     """
     context = Context()
-    for dialect in (Builtin, Func, Arith, Scf, *TILEWRIGHT_DIALECTS):
+    for dialect in (Builtin, Func, *TILEWRIGHT_DIALECTS):
         context.load_dialect(dialect)
+    context.register_dialect("arith", _arith)
+    context.register_dialect("scf", _scf)
     for name in plugins.given("dialects"):
         context.register_dialect(name, lambda name=name: dialect_of_plugin(name))
     return context
+
+
+def _arith() -> Dialect:
+    from xdsl.dialects.arith import Arith
+
+    return Arith
+
+
+def _scf() -> Dialect:
+    from xdsl.dialects.scf import Scf
+
+    return Scf
 
 
 def dialect_of_plugin(name: str) -> Dialect:
