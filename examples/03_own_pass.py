@@ -1,38 +1,52 @@
-"""A pass of your own in the pipeline: see the IR change, the numbers hold, and the cycles drop.
+"""A pass of your own in the pipeline: see its steps, the numbers hold, and the cycles drop.
 
-`MulConst` by one does nothing. The pass removes it from a `tpu` module; the kernels that computed
-it are gone with it.
+`MulConst` by one does nothing. The pass, a rule in a docstring, removes it from a `tpu` module; the
+kernels that computed it are gone with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
-from xdsl.passes import ModulePass
+from xdsl.ir import Operation
 
 from tilewright.compiler import dsl
 from tilewright.compiler.pipeline import CompileOptions, build_program, lower, run_passes
 from tilewright.compiler.runtime import Session
-from tilewright.dialects import tpu
+from tilewright.dialects.scopes import where_of
+from tilewright.passes.actions import Watcher, watching
+from tilewright.passes.rules.rule_pass import RulePass
 
 ROWS, COLUMNS = 128, 512
 
 
 @dataclass(frozen=True)
-class RemoveUnitScalingPass(ModulePass):
-    """Replace `tpu.MulConst %x {value = 1}` by `%x`."""
+class RemoveUnitScalingPass(RulePass):
+    """Leave out what multiplies by one.
+
+    ```rules
+    /// 1 * x is x.
+    rule RemoveUnitScaling {
+      match { y = tpu.MulConst(x) {value: 1.0} }
+      replace y with x
+    }
+    ```
+    """
 
     name = "remove-unit-scaling"
 
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for scaling in list(op.walk()):
-            if isinstance(scaling, tpu.MulConstOp) and scaling.value.value.data == 1.0:
-                scaling.result.replace_all_uses_with(scaling.x)
-                scaling.detach()
-                scaling.erase()
+
+class PrintSteps(Watcher):
+    """Says where rules apply; a watcher could also hold them back."""
+
+    def begin(self, pattern: str, op: Operation) -> bool:
+        print(f"{pattern}: {where_of(op)}")
+        return True
+
+    def end(self, new_ops: Sequence[Operation]) -> None:
+        print(f"  makes {len(new_ops)} ops")
 
 
 @dsl.function(x=dsl.f32(ROWS, COLUMNS))
@@ -43,7 +57,8 @@ def main(x: dsl.Tensor) -> dsl.Tensor:
 def run() -> None:
     before = lower(dsl.trace(main), CompileOptions("f16"))
     after = before.clone()
-    run_passes(after, [RemoveUnitScalingPass()])
+    with watching(PrintSteps()):
+        run_passes(after, [RemoveUnitScalingPass()])
     print(after)
 
     x = np.random.default_rng(0).standard_normal((ROWS, COLUMNS))

@@ -26,6 +26,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         r"where: .*02_custom_block\.py:\d+",
     ),
     "03_own_pass.py": (
+        r"^RemoveUnitScaling: tpu\.MulConst .*03_own_pass\.py:\d+",
         r"tpu\.SiLU %x",
         r"^before +3 launches$",
         r"^after +2 launches$",
