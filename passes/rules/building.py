@@ -22,7 +22,7 @@ from tilewright.dialects.element_types import element_of, tensor_type
 from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.passes.rules.check_replace import takes_type
 from tilewright.passes.rules.expressions import Evaluate, call_user, compile_expression
-from tilewright.passes.rules.rule import BuilderCall, ExplicitType, OpBuild, Rule, TypeOf
+from tilewright.passes.rules.rule import BuilderCall, ExplicitType, Making, OpBuild, Rule, TypeOf
 from tilewright.passes.rules.values import NoValueError
 
 Builders = Mapping[str, Callable[[SSAValue], SSAValue]]
@@ -84,7 +84,7 @@ class Builder:
 def _op_step(rule: Rule, step: OpBuild) -> _Step:
     attributes = [(name, compile_expression(rule.source, value)) for name, value in step.attributes]
     result_type = _result_type(rule, step)
-    inferred = takes_type(step.op) if result_type is not None and step.has_constructor else ()
+    inferred = takes_type(step.op) if result_type is not None else ()
 
     def run(names: dict[str, object], built: Built, builders: Builders) -> None:
         operands = {
@@ -102,11 +102,7 @@ def _op_step(rule: Rule, step: OpBuild) -> _Step:
             if name not in values and wanted is not None:
                 values[name] = _from_type(name, wanted)
         try:
-            if step.has_constructor:
-                make: Callable[..., Operation] = step.op
-                op = make(**operands, **values)
-            else:
-                op = _construct(step, operands, values, wanted)
+            op = _make(step, operands, values, wanted)
         except (TypeError, ValueError) as error:
             raise rule.source.error(f"{step.op.name} cannot be made: {error}", step.span) from error
         built.ops.append(op)
@@ -122,23 +118,26 @@ def _op_step(rule: Rule, step: OpBuild) -> _Step:
     return run
 
 
-def _construct(
+def _make(
     step: OpBuild,
     operands: Mapping[str, object],
     values: Mapping[str, object],
     wanted: TensorType[Attribute] | None,
 ) -> Operation:
-    """An op without a constructor of its own, from operands, properties and the result's type."""
-    given = [
-        [value] if isinstance(value, SSAValue) else value if isinstance(value, tuple) else []
-        for value in operands.values()
-    ]
-    flat = [[each for each in value if isinstance(each, SSAValue)] for value in given]
-    return step.op(
-        operands=flat,
-        properties={name: _as_attribute(value) for name, value in values.items()},
-        result_types=[wanted] * len(step.results),
-    )
+    make: Callable[..., Operation] = step.op
+    match step.making:
+        case Making.BY_NAME:
+            return make(**operands, **values)
+        case Making.IN_ORDER:
+            return make(*operands.values(), **values)
+        case Making.GENERIC:
+            groups = [
+                [value] if isinstance(value, SSAValue) else value or ()
+                for value in operands.values()
+            ]
+            properties = {name: _as_attribute(value) for name, value in values.items()}
+            result_types = [wanted] * len(step.results)
+            return make(operands=groups, properties=properties, result_types=result_types)
 
 
 def _as_attribute(value: object) -> Attribute:

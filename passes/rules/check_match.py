@@ -92,7 +92,7 @@ class _Checker:
             for operand in call.operands:
                 self.bind_only(operand.value)
             for name in names:
-                scope.define(name, NameKind.VALUE)
+                scope.define(name, NameKind.VALUE, is_matched=True)
             return None
         op, definition = resolved
         operands, counts = self.operands(call, definition)
@@ -136,7 +136,7 @@ class _Checker:
             if name.text == "_":
                 made.append(scope.fresh())
             else:
-                scope.define(name, NameKind.VALUE)
+                scope.define(name, NameKind.VALUE, is_matched=True)
                 made.append(name.text)
         return tuple(made) or tuple(scope.fresh() for _ in range(count))
 
@@ -351,6 +351,8 @@ class _Checker:
             constant = "none"
         else:
             constant = self.constant(value)
+        if is_unit and constant is None:
+            constant = False
         wrong = _wrong_constant(constant, base, cases)
         if wrong:
             self.scope.problem(f"{name} of {definition.name} is {wrong}", value.span)

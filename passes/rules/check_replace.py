@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 
-from xdsl.irdl import IRDLOperation, OpDef, OptOperandDef, VarOperandDef
+from xdsl.irdl import IRDLOperation, OpDef, OptOperandDef, OptPropertyDef, VarOperandDef
 
 from tilewright.passes.rules import syntax
 from tilewright.passes.rules.check_expressions import check_call, check_expression
@@ -14,6 +14,7 @@ from tilewright.passes.rules.rule import (
     BuildArgument,
     BuilderCall,
     ExplicitType,
+    Making,
     OpBuild,
     Replacement,
     TypeOf,
@@ -153,16 +154,11 @@ class _Checker:
                 scope.define(word, NameKind.VALUE)
             return tuple(word.text for word in names)
         op, definition = resolved
-        parameters = inspect.signature(op).parameters
-        has_constructor = all(name in parameters for name, _ in definition.operands) and not (
-            "result_types" in parameters and "operands" in parameters
-        )
+        making = making_of(op)
         operands = self.operands(call, definition)
-        attributes = self.attributes(call, definition, parameters if has_constructor else None)
+        attributes = self.attributes(call, op, definition, making)
         result_type = self.result_type(call.result_type)
-        if has_constructor:
-            self.require_complete(call, definition, parameters)
-        elif result_type is None:
+        if making is Making.GENERIC and result_type is None:
             scope.problem(
                 f"{call.op.text} does not infer its result: say -> like y, or -> f32[2, n]",
                 call.span,
@@ -177,7 +173,7 @@ class _Checker:
         for word in names:
             scope.define(word, NameKind.VALUE)
         self.steps.append(
-            OpBuild(op, results, operands, attributes, has_constructor, result_type, call.span)
+            OpBuild(op, results, operands, attributes, making, result_type, call.span)
         )
         return results
 
@@ -218,17 +214,9 @@ class _Checker:
         return tuple(names)
 
     def attributes(
-        self,
-        call: syntax.OpCall,
-        definition: OpDef,
-        parameters: Mapping[str, inspect.Parameter] | None,
+        self, call: syntax.OpCall, op: type[IRDLOperation], definition: OpDef, making: Making
     ) -> tuple[tuple[str, Expression], ...]:
-        fields = dict(definition.operands)
-        known = [
-            name
-            for name in (parameters if parameters is not None else definition.properties)
-            if name not in fields and name not in SEGMENTS
-        ]
+        known = _arguments(op, definition, making)
         made: dict[str, Expression] = {}
         for attribute in call.attributes:
             name = attribute.name.text
@@ -245,21 +233,15 @@ class _Checker:
             if isinstance(value, syntax.Literal) and value.value is None and "none" in cases:
                 value = syntax.Literal("none", value.span)
             made[name] = check_expression(self.scope, value, cases)
+        self.require_complete(call, {name: known[name] for name in known if name not in made})
         return tuple(made.items())
 
-    def require_complete(
-        self, call: syntax.OpCall, definition: OpDef, parameters: Mapping[str, inspect.Parameter]
-    ) -> None:
-        """Every parameter without a default is given, or follows from the type of the result."""
-        fields = dict(definition.operands)
-        given = {attribute.name.text for attribute in call.attributes}
+    def require_complete(self, call: syntax.OpCall, left_out: Mapping[str, bool]) -> None:
+        """Every argument that is needed is given, or follows from the type of the result."""
         missing = [
             name
-            for name, parameter in parameters.items()
-            if parameter.default is inspect.Parameter.empty
-            and name not in fields
-            and name not in given
-            and not (call.result_type is not None and name in FROM_TYPE)
+            for name, is_needed in left_out.items()
+            if is_needed and not (call.result_type is not None and name in FROM_TYPE)
         ]
         if missing:
             from_type = all(name in FROM_TYPE for name in missing)
@@ -295,7 +277,41 @@ class _Checker:
         return check_expression(self.scope, dim)
 
 
+def making_of(op: type[IRDLOperation]) -> Making:
+    """How the constructor of `op` takes its operands."""
+    parameters = inspect.signature(op).parameters
+    if "operands" in parameters and "result_types" in parameters:
+        return Making.GENERIC
+    if all(name in parameters for name, _ in op.get_irdl_definition().operands):
+        return Making.BY_NAME
+    return Making.IN_ORDER
+
+
+def _arguments(op: type[IRDLOperation], definition: OpDef, making: Making) -> dict[str, bool]:
+    """What the constructor of `op` takes besides operands, and whether it must be given."""
+    fields = dict(definition.operands)
+    parameters = inspect.signature(op).parameters
+    named = {
+        name: parameter.default is inspect.Parameter.empty
+        for name, parameter in parameters.items()
+        if name not in fields and parameter.kind not in _OF_ANY_NUMBER
+    }
+    if making is Making.BY_NAME:
+        return named
+    properties = {
+        name: not isinstance(kind, OptPropertyDef)
+        for name, kind in definition.properties.items()
+        if name not in SEGMENTS
+    }
+    return properties if making is Making.GENERIC else {**named, **properties}
+
+
+_OF_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def takes_type(op: type[IRDLOperation]) -> tuple[str, ...]:
     """Parameters of the constructor of `op` that follow from the type of its result."""
+    if making_of(op) is Making.GENERIC:
+        return ()
     parameters = inspect.signature(op).parameters
     return tuple(name for name in FROM_TYPE if name in parameters)

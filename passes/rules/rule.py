@@ -173,6 +173,17 @@ class ExplicitType:
     span: Span
 
 
+class Making(Enum):
+    """How the constructor of an op takes its operands."""
+
+    BY_NAME = auto()
+    """As arguments called like the operands of the definition."""
+    IN_ORDER = auto()
+    """One after the other, None for those that are missing (as composite ops do)."""
+    GENERIC = auto()
+    """xDSL's `Op(operands=..., properties=..., result_types=...)`, which infers nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpBuild:
     """A new op: what its constructor is called with."""
@@ -182,8 +193,7 @@ class OpBuild:
     operands: tuple[BuildArgument, ...]
     attributes: tuple[tuple[str, Expression], ...]
     """Further arguments of the constructor; names with a dot are discardable attributes."""
-    has_constructor: bool
-    """False where operands, properties and the result's type are given to `Op(...)` as they are."""
+    making: Making
     result_type: TypeOf | ExplicitType | None
     span: Span
 

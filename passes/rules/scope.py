@@ -78,14 +78,14 @@ class Scope:
             before.optional = before.optional and optional
         return before
 
-    def define(self, word: Word, kind: NameKind) -> None:
-        """Bind a name that must not be bound yet."""
+    def define(self, word: Word, kind: NameKind, *, is_matched: bool = False) -> None:
+        """Bind a name that must not be bound yet; `is_matched` if it is in `match`."""
         before = self.names.get(word.text)
         if before is not None:
             line = before.span.line + self.source.first_line - 1
             why = (
                 "it is the operand of an earlier op: an op stands before those that take its result"
-                if before.kind is NameKind.VALUE and not before.result
+                if kind is before.kind is NameKind.VALUE and not before.result and is_matched
                 else None
             )
             self.problem(f"{word.text} is bound already, in line {line}", word.span, why)

@@ -42,7 +42,7 @@ def _alternatives(name: str) -> set[str]:
 
 
 def tokens(text: str) -> list[tuple[str, str]]:
-    """What a TextMate engine makes of `text`: at each place the leftmost match, the first rule wins.
+    """What a TextMate engine makes of `text`: the leftmost match, and of those the first rule's.
 
     Python's `re` stands in for Oniguruma: the grammar uses what both have.
     """
