@@ -32,6 +32,16 @@ PROMISES: dict[str, tuple[str, ...]] = {
         r"^after +2 launches$",
         r"^equal to the bit: True$",
     ),
+    "04_flash_attention.py": (
+        r"^prefill +compiler's kernel +[\d,]+ cycles, this one +[\d,]+: (9[5-9]|1\d\d)\.\d%",
+        r"^decode +compiler's kernel +[\d,]+ cycles, this one +[\d,]+: (9[5-9]|1\d\d)\.\d%",
+    ),
+    "05_gated_rms_norm.py": (
+        r"^\[512, 4096\] .* gain 2\.\d\d x$",
+        r"^\[1, 4096\] .* gain [34]\.\d\d x$",
+        r"^bm1684x +[\d,]+ cycles, error +\d+% of its bound +70x4096, 70x4096, 4096$",
+        r"^bm1690 .* 107x4096, 107x4096, 4096$",
+    ),
     "demo.py": (
         r"^A checkpoint in ChatGLM2's layout: config\.json, model\.safetensors$",
         r"^\$ tw compile .* --quant f16 ",

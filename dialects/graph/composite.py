@@ -116,6 +116,16 @@ class CompositeOp(GraphOp):
         """The property `name` as a Python value."""
         return plain(self.properties[name])
 
+    def number(self, name: str) -> float:
+        """The property `name`, which is a number."""
+        value = self.parameter(name)
+        require(not isinstance(value, str), f"{name} is {value!r}, not a number")
+        return float(value)
+
+    def count(self, name: str) -> int:
+        """The property `name`, which is a whole number."""
+        return int(self.number(name))
+
     def decomposition(self) -> Decomposition:
         """The ops that stand for this one; the last gives the result's type."""
         made = self._decomposed()
