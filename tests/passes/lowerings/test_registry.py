@@ -148,7 +148,23 @@ def test_an_operand_may_stand_for_the_result() -> None:
     with temporarily(Lowering("Drop", top.SiLUOp, drop)):
         module = converted()
     assert op_names(module)[-2:] == ["tpu.W8A16MatMul", "func.return"]
-    assert functions_of(module)["main"].body.block.ops.last.operands[0].name_hint == "y"
+    *_, back = functions_of(module)["main"].body.block.ops
+    assert back.operands[0].name_hint == "y"
+
+
+def test_what_a_lowering_no_longer_reads_is_dropped_but_not_what_the_model_never_read() -> None:
+    """A lowering that takes in the op before its own leaves nothing of that op behind."""
+
+    def take_in(op: Operation, convert: Conversion) -> Sequence[SSAValue] | None:
+        product = op.operands[0].owner
+        if not isinstance(product, top.MatMulOp):
+            return None
+        x = convert.read(product.x, convert.compute)
+        return convert.append(tpu.SiLUOp(x), op)
+
+    text = TEXT.replace("%z = ", "%u = top.Exp %x : tensor<2x8xf32> -> tensor<2x8xf32>\n  %z = ")
+    with temporarily(Lowering("TakeIn", top.SiLUOp, take_in)):
+        assert op_names(converted(text)) == ["tpu.Exp", "tpu.SiLU", "func.return"]
 
 
 def test_what_a_lowering_appends_before_it_declines_is_taken_back() -> None:
