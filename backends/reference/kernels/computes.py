@@ -189,7 +189,7 @@ def unary(op: bdc.UnaryOp) -> Step:
 
 def scalar(op: bdc.ScalarOp) -> Step:
     """Each element and a constant."""
-    name, value = op.function.data, op.value.value.data
+    name, value = str(op.function.data), op.value.value.data
     function, known = primitives.BINARY[name], factor if name == "mul" else constant
 
     def combine(state: State, ball: Ball) -> Ball:

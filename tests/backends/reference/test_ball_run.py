@@ -19,9 +19,14 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.parser import Parser
 from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
 
 from tilewright.backends.reference.composition import FLOAT64, MACHINE, Arithmetic, Ball
-from tilewright.backends.reference.executor import run_function, run_with_bounds
+from tilewright.backends.reference.executor import (
+    SemanticsName,
+    run_function,
+    run_with_bounds,
+)
 from tilewright.backends.reference.slices import is_view
 from tilewright.dialects import bdc, graph, tpu
 from tilewright.dialects.bdc.functions import UnaryFunctionAttr
@@ -191,7 +196,7 @@ def test_kernels_see_pitched_operands() -> None:
     # One row less: the last heads would not be reached.
     view = pitched[0].type
     assert isinstance(view, GlobalType)
-    pitched[0]._type = GlobalType.of(view.rows - 1, view.cols, F32)  # pyright: ignore[reportPrivateUsage]
+    Rewriter.replace_value_with_new_type(pitched[0], GlobalType.of(view.rows - 1, view.cols, F32))
     with pytest.raises(IRError, match="argument 0 of @rope") as info:
         bounded(module, view_inputs())
     assert info.value.why == "its tensor is 6x8xf32, rows 96 bytes apart"
@@ -339,7 +344,8 @@ def test_values_are_those_of_the_array_run() -> None:
     rng = np.random.default_rng(0)
     x, cos = rng.standard_normal((6, 24)).astype(np.float32), np.ones((6, 4), np.float32)
     module = parse(VIEWS)
-    for m, semantics in ((FLOAT64, "float64"), (MACHINE, "typed")):
+    names: dict[Arithmetic, SemanticsName] = {FLOAT64: "float64", MACHINE: "typed"}
+    for m, semantics in names.items():
         (ball,) = bounded(module, [x, cos], m)
         (array,) = run_function(
             module, "main", [x, cos], weights=no_weights, states={}, semantics=semantics
