@@ -102,7 +102,7 @@ def report(counts: Sequence[PassCounts]) -> Iterator[str]:
         before, after = each.before.total(), each.after.total()
         yield f"{each.name}: {before:,} ops -> {after:,} ({after - before:+,})"
         for pattern, steps in sorted(each.steps.items()):
-            yield f"  {steps:8,}  steps of {pattern}"
+            yield f"  {steps:8,}  step{'s' * (steps > 1)} of {pattern}"
         for name, old, new in each.changes():
             yield f"  {new - old:+8,}  {name} ({old:,} -> {new:,})"
 

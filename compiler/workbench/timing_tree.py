@@ -125,7 +125,7 @@ def report(total: Span) -> Iterator[str]:
 
 def _lines(span: Span, total_s: float, depth: int) -> Iterator[str]:
     share = 100 * span.seconds / total_s if total_s else 0.0
-    steps = f" ({span.steps} steps)" if span.steps else ""
+    steps = f" ({span.steps} step{'s' * (span.steps > 1)})" if span.steps else ""
     yield f"{span.seconds:10.4f}  {share:5.1f} %  {'  ' * depth}{span.name}{steps}"
     for part in span.parts:
         yield from _lines(part, total_s, depth + 1)

@@ -268,7 +268,7 @@ def test_the_time_of_everything(tw: Tw, source: Path) -> None:
     assert names == ["parse", "verify", *passes, "print", "rest", "total"]
     seconds = [float(line.split()[0]) for line in tops]
     assert sum(seconds[:-1]) == pytest.approx(seconds[-1], abs=0.001)
-    assert any(line[3].startswith("BuildKernel (1 steps)") for line in lines)
+    assert any(line[3].startswith("BuildKernel (1 step)") for line in lines)
     document = json.loads(tw("opt", source, "-p", ALL, "--mlir-timing", "--timing-format=json").err)
     assert [part["name"] for part in document["timing"]["parts"]] == names[:-1]
 
