@@ -4,7 +4,6 @@ docs/chips.md).
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -126,6 +125,8 @@ def _shipped(name: str) -> Chip:
 
 def chip_from_toml(text: str, *, where: str) -> Chip:
     """The chip that a TOML document describes; `where` names it in errors (`OptionError`)."""
+    import tomllib
+
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -14,21 +14,18 @@ name that nobody gives hears of it too.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from xdsl.ir import Dialect
 
 from tilewright.dialects.errors import PluginError, TilewrightError
-
-if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
+from tilewright.dialects.installed_packages import Package, packages_with
 
 GROUP = "tilewright.plugins"
 
@@ -118,10 +115,9 @@ def _said(why: BaseException | str) -> str:
 def discover() -> tuple[Installed, ...]:
     """Every entry point of the group, by name; stderr hears of those that cannot be used."""
     found = [
-        _load(point, package)
-        for package in _packages()
-        for point in package.entry_points
-        if point.group == GROUP
+        _load(name, target, package)
+        for package in packages_with(GROUP)
+        for name, target in package.entry_points.items()
     ]
     found = _refuse_clashes(sorted(found, key=lambda each: (each.name, each.package)))
     for each in found:
@@ -173,51 +169,21 @@ def warn(error: PluginError) -> None:
     print(f"tilewright: warning: {error}", file=sys.stderr, flush=True)
 
 
-# Finding. `importlib.metadata` reads every installed package: it would take 30 ms of each start.
+# Loading.
 
 
-def _packages() -> Iterator[Distribution]:
-    """The installed packages that name the group; of two of one name, the first on `sys.path`."""
-    folders = list(_metadata_folders())
-    if not folders:
-        return
-    from importlib.metadata import Distribution
-
-    seen: set[str] = set()
-    for folder in folders:
-        package = Distribution.at(folder)
-        if package.name not in seen:
-            seen.add(package.name)
-            yield package
-
-
-def _metadata_folders() -> Iterator[Path]:
-    """Folders of package metadata on `sys.path` whose entry points name the group."""
-    for directory in dict.fromkeys(sys.path):
-        try:
-            names = sorted(os.listdir(directory or "."))
-        except OSError:
-            continue
-        for name in names:
-            if name.endswith((".dist-info", ".egg-info")):
-                folder = Path(directory or ".", name)
-                try:
-                    text = (folder / "entry_points.txt").read_bytes()
-                except OSError:
-                    continue
-                if f"[{GROUP}]".encode() in text:
-                    yield folder
-
-
-def _load(point: EntryPoint, package: Distribution) -> Installed:
-    found = Installed(point.name, point.value, package.name, package.version)
+def _load(name: str, target: str, package: Package) -> Installed:
+    found = Installed(name, target, package.name, package.version)
     try:
-        plugin = point.load()
+        module, _, attributes = target.partition(":")
+        plugin: object = import_module(module)
+        for attribute in filter(None, attributes.split(".")):
+            plugin = getattr(plugin, attribute)
     except Exception as error:
         return replace(found, error=found.failure("cannot be imported", error))
     problem = _shape_problem(plugin)
-    if problem is not None:
-        return replace(found, error=found.failure("is not a plugin", problem))
+    if not isinstance(plugin, Plugin) or problem is not None:
+        return replace(found, error=found.failure("is not a plugin", problem or "it is none"))
     return replace(found, plugin=plugin)
 
 

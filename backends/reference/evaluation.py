@@ -15,7 +15,7 @@ from xdsl.ir import Operation
 
 from tilewright.backends.reference import formulas
 from tilewright.backends.reference.numerics import dequantize
-from tilewright.dialects import graph, tpu
+from tilewright.dialects import graph, plugins, tpu
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import OptionError, UnsupportedError
 from tilewright.dialects.graph import shape_of, storage_of
@@ -90,7 +90,8 @@ def register(*op_classes: type[Operation]) -> Callable[[Handler], Handler]:
 
 
 def handler_of(op: Operation, handlers: Mapping[type[Operation], _T]) -> _T | None:
-    """The entry for the class of `op` or the nearest base of it."""
+    """The entry for the class of `op` or the nearest base of it; those of plugins are there too."""
+    plugins.load_modules()
     return next((handlers[base] for base in type(op).__mro__ if base in handlers), None)
 
 

@@ -1,4 +1,5 @@
-"""What the squared ReLU computes, and how far the machine's f32 arithmetic may be off."""
+"""What the squared ReLU computes, how far the machine's f32 arithmetic may be off, and what becomes
+of errors that its operand has already."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tilewright.backends.reference import bounds, evaluation
+from tilewright.backends.reference import bounds, composition, evaluation, primitives
+from tilewright.backends.reference.balls import Arithmetic, Ball
 from tilewright.backends.reference.evaluation import Semantics
 from tilewright.backends.reference.numerics import F32_TINY, UNIT_ROUNDOFF
 from tilewright.dialects.graph import storage_of
@@ -28,3 +30,11 @@ def evaluate(op: SquaredRelu, inputs: Sequence[Array], semantics: Semantics) -> 
 def bound(op: SquaredRelu, inputs: Sequence[Array], exact: Array) -> Array:
     """One product, rounded to f32: half an ulp of f32, and what an underflow flushes."""
     return UNIT_ROUNDOFF * np.abs(exact) + F32_TINY
+
+
+@composition.register(SquaredRelu)
+@composition.computed
+def propagate(op: SquaredRelu, balls: Sequence[Ball], arithmetic: Arithmetic) -> Ball:
+    """The same on values with radii: the primitives know how radii go on."""
+    positive = primitives.relu(arithmetic, balls[0])
+    return primitives.multiply(arithmetic, positive, positive)
