@@ -35,9 +35,24 @@ def _lazy(module: str, class_name: str) -> PassFactory:
 
 PASSES: Mapping[str, PassFactory] = MappingProxyType(
     {
+        "inline-calls": _lazy("inline_calls", "InlineCallsPass"),
+        "eliminate-common-subexpressions": _lazy(
+            "eliminate_common_subexpressions", "EliminateCommonSubexpressionsPass"
+        ),
+        "eliminate-dead-ops": _lazy("eliminate_dead_ops", "EliminateDeadOpsPass"),
         "canonicalize-top": _lazy("canonicalize_top", "CanonicalizeTopPass"),
+        "fold-weight-transpose": _lazy("fold_weight_transpose", "FoldWeightTransposePass"),
+        "simplify-arithmetic": _lazy("simplify_arithmetic", "SimplifyArithmeticPass"),
+        "fuse-silu": _lazy("fuse_silu", "FuseSiLUPass"),
+        "fuse-gelu": _lazy("fuse_gelu", "FuseGELUPass"),
+        "fuse-softmax": _lazy("fuse_softmax", "FuseSoftmaxPass"),
+        "fuse-rms-norm": _lazy("fuse_rms_norm", "FuseRMSNormPass"),
+        "fuse-layer-norm": _lazy("fuse_layer_norm", "FuseLayerNormPass"),
+        "fuse-rope": _lazy("fuse_rope", "FuseRopePass"),
+        "fuse-attention": _lazy("fuse_attention", "FuseAttentionPass"),
         "fuse-bias": _lazy("fuse_bias", "FuseBiasPass"),
         "convert-top-to-tpu": _lazy("convert_top_to_tpu", "ConvertTopToTpuPass"),
+        "simplify-casts": _lazy("simplify_casts", "SimplifyCastsPass"),
         "decompose-composites": _lazy("decompose_composites", "DecomposeCompositesPass"),
         "tile-for-local-memory": _lazy("tile_for_local_memory", "TileForLocalMemoryPass"),
         "double-buffer": _lazy("double_buffer", "DoubleBufferPass"),
