@@ -122,7 +122,7 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_passes(parser: argparse.ArgumentParser, given: Iterable[str]) -> set[str]:
+def _add_passes(parser: _Parser, given: Iterable[str]) -> set[str]:
     """Make options of passes and pipelines; of plugins' too if one may be given."""
     taken = parser.option_names()
     names = [*PASSES, *PIPELINES]
