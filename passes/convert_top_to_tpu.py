@@ -8,25 +8,24 @@ from dataclasses import dataclass, field
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import BlockArgument, Operation, OpResult, Region, SSAValue
+from xdsl.ir import Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 from xdsl.transforms.dead_code_elimination import is_trivially_dead
 
-from tilewright.dialects import graph, top, tpu
+from tilewright.dialects import top, tpu
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import IRError
-from tilewright.dialects.graph import shape_of, storage_of
+from tilewright.dialects.graph import storage_of
 from tilewright.dialects.scopes import functions_of, where_of
 from tilewright.passes import actions
-from tilewright.passes.lowerings import Conversion, ConversionOptions, Lowering, lowerings_of
+from tilewright.passes.lowerings import Conversion, ConversionOptions, lowerings_of
+from tilewright.passes.lowerings.checking import check_lowered
 from tilewright.passes.lowerings.conversion import typed
+from tilewright.passes.lowerings.f32_values import f32_values
 from tilewright.passes.specialize_scales import specialize_scales
 
 __all__ = ["ConvertTopToTpuPass", "specialize_scales"]
-
-_MOVERS = (graph.Reshape, graph.Slice, graph.Permute, graph.Concat, graph.Gather)
-"""Ops whose result holds their first operand's elements: a table stays one through them."""
 
 
 @dataclass(frozen=True)
@@ -82,41 +81,9 @@ class ConvertTopToTpuPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         del ctx
         options = ConversionOptions(self.quant, self.act, self.quant_head, self.quant_embedding)
-        conversion = _ModuleConversion(functions_of(op), options, _f32_values(op))
+        conversion = _ModuleConversion(functions_of(op), options, f32_values(op))
         for name, function in functions_of(op).items():
             Rewriter.replace_op(function, conversion.function(name), [])
-
-
-def _f32_values(module: ModuleOp) -> set[SSAValue]:
-    """The values that are RoPE tables or parts of them, back to weights and arguments."""
-    functions = functions_of(module)
-    calls: dict[str, list[top.CallOp]] = {name: [] for name in functions}
-    work: list[SSAValue] = []
-    for op in module.walk():
-        if isinstance(op, top.RopeOp):
-            work += (op.cos, op.sin)
-        elif isinstance(op, top.CallOp):
-            calls[op.callee.string_value()].append(op)
-    found: set[SSAValue] = set()
-    while work:
-        value = work.pop()
-        if value in found:
-            continue
-        found.add(value)
-        owner = value.owner
-        if isinstance(value, BlockArgument):
-            function = value.block.parent_op()
-            if isinstance(function, FuncOp):
-                work += [call.arguments[value.index] for call in calls[function.sym_name.data]]
-        elif isinstance(owner, top.CallOp) and isinstance(value, OpResult):
-            returned = functions[owner.callee.string_value()].body.block.last_op
-            if returned is not None:
-                work.append(returned.operands[value.index])
-        elif isinstance(owner, graph.Concat):
-            work += owner.operands
-        elif isinstance(owner, _MOVERS):
-            work.append(owner.operands[0])
-    return found
 
 
 @dataclass
@@ -231,7 +198,7 @@ class _FunctionConversion:
                 if results is None:
                     convert.take_back(mark)
                     continue
-                _check_results(lowering, op, results)
+                check_lowered(lowering, op, results, convert, mark)
             except Exception:
                 convert.take_back(mark)
                 if actions.begin(lowering.name, op) or not self._can_keep(op):
@@ -305,19 +272,3 @@ class _FunctionConversion:
             kept = value.owner.clone()
             (self.top_weights[value],) = self.convert.append(kept, value.owner)
         return self.top_weights[value]
-
-
-def _check_results(lowering: Lowering, op: Operation, results: Sequence[SSAValue]) -> None:
-    """Raises `IRError` unless `results` can stand for those of `op`."""
-    given = [shape_of(result) for result in results]
-    needed = [shape_of(result) for result in op.results]
-    if given != needed:
-        raise IRError(
-            f"lowering {lowering.name} gives {_shapes(given)} for the results of {op.name}",
-            where=where_of(op),
-            why=f"the op's results are {_shapes(needed)}",
-        )
-
-
-def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join(str(list(shape)) for shape in shapes) or "nothing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import pytest
 from xdsl.dialects.builtin import ModuleOp
@@ -198,6 +199,36 @@ def test_the_results_must_be_as_many_and_of_the_shapes_of_the_op(count: int) -> 
     ):
         converted()
     assert "m.py:3" in str(caught.value)
+
+
+def returns_an_op(op: Operation, convert: Conversion) -> Any:
+    return tpu.SiLUOp(convert.read(op.operands[0]))
+
+
+def returns_a_value(op: Operation, convert: Conversion) -> Any:
+    return convert.read(op.operands[0])
+
+
+def appends_nothing(op: Operation, convert: Conversion) -> Any:
+    return [tpu.SiLUOp(convert.read(op.operands[0])).result]
+
+
+def reads_nothing(op: Operation, convert: Conversion) -> Any:
+    return convert.append(tpu.SiLUOp(op.operands[0]), op)
+
+
+@pytest.mark.parametrize(
+    ("lower", "said"),
+    [
+        (returns_an_op, r"lowering Wrong returns the op tpu\.SiLU, not values"),
+        (returns_a_value, r"lowering Wrong returns <OpResult.*, not values"),
+        (appends_nothing, "lowering Wrong gives a value from elsewhere"),
+        (reads_nothing, r"lowering Wrong appends a tpu\.SiLU that reads a value from elsewhere"),
+    ],
+)
+def test_usual_mistakes_are_named(lower: Any, said: str) -> None:
+    with temporarily(Lowering("Wrong", top.SiLUOp, lower)), pytest.raises(IRError, match=said):
+        converted()
 
 
 def test_an_op_that_nothing_lowers_is_named() -> None:
