@@ -4,9 +4,9 @@
     def test_rule(rule):
         check_rule(rule)
 
-Instances of a rule's pattern are made up, with shapes, types and attributes solved for so that its ops
-verify and its conditions hold (`planning`); they run in the float64 reference before and after the
-rule (`trial`); and Hypothesis makes the first wrong one small (`checks`).
+Instances of a rule's pattern are made up, with shapes, types and attributes solved for so that its
+ops verify and its conditions hold (`planning`); they run in the float64 reference before and after
+the rule (`trial`); and Hypothesis makes the first wrong one small (`checks`).
 """
 
 from tilewright.compiler.workbench.rule_checking.checks import (

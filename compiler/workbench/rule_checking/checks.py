@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from random import Random
 from typing import Literal
 
 import hypothesis
@@ -15,19 +16,26 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.pattern_rewriter import PatternRewriter
 from xdsl.utils.exceptions import VerifyException
 
-from tilewright.compiler.workbench.rule_checking.choices import search
+from tilewright.compiler.workbench.rule_checking.choices import Picker, search
 from tilewright.compiler.workbench.rule_checking.instances import Instance, build
+from tilewright.compiler.workbench.rule_checking.lowering import lower
 from tilewright.compiler.workbench.rule_checking.plan import Plan
 from tilewright.compiler.workbench.rule_checking.planning import make_plan
 from tilewright.compiler.workbench.rule_checking.trial import Finding, Trial
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.errors import IRError, MiscompileError, TilewrightError
+from tilewright.passes.lowerings.from_rules import lowering_of
 from tilewright.passes.rules.pattern import RulePattern
 from tilewright.passes.rules.rule import Presence, Rule
 
 EXAMPLES = 100
 PLANNING_RUNS = 400
 """How many times choices are turned for one instance before the next is tried."""
+HOPELESS = 10
+"""So many failures in a row to make a first instance, and it is taken that there is none."""
+
+ATTEMPTS = 5
+"""How often a rule that has applied to nothing gets all its examples again."""
 
 Verdict = Literal["right", "wrong", "never exercised", "not checkable"]
 
@@ -40,6 +48,8 @@ class Counterexample:
     finding: Finding
     before: str
     after: str
+    root: str
+    """The value that the rule replaces."""
     merged: bool
     """Whether it is wrong only when it is applied together with the other rules."""
 
@@ -143,15 +153,42 @@ class _Check:
     def __init__(self, rule: Rule, max_examples: int, seed_: int, among: Sequence[Rule]) -> None:
         self.rule = rule
         self.max_examples = max_examples
-        self.pattern = RulePattern([rule])
-        self.merged = RulePattern(among) if len(among) > 1 else None
+        self.pattern = RulePattern([rule]) if rule.options is None else None
+        self.lowering = None
+        if rule.options is not None and rule.replacement.results:
+            self.lowering = lowering_of(rule)
+        self.merged = RulePattern(among) if len(among) > 1 and self.pattern else None
         self.report = RuleReport(rule, seed_)
         self.last: tuple[Plan, Finding, bool] | None = None
+
+    def has_instances(self) -> bool:
+        """Whether any instance is found in a few attempts."""
+        random = Random(self.report.seed)
+        return any(self.plan(random.randrange) is not None for _ in range(HOPELESS))
+
+    def plan(self, picker: Picker) -> Plan | None:
+        """A plan whose first picks are the picker's; None where none is found near them."""
+        return search(lambda choices: make_plan(self.rule, choices), picker, limit=PLANNING_RUNS)
 
     def run(self) -> RuleReport:
         """All instances."""
 
-        @hypothesis.seed(self.report.seed)
+        try:
+            attempts = ATTEMPTS if self.has_instances() else 0
+            for attempt in range(attempts):
+                if not self.report.applied:
+                    self.round(self.report.seed + attempt)
+        except _WrongError:
+            assert self.last is not None
+            self.report.counterexample = self.counterexample(*self.last)
+        except TilewrightError as error:
+            self.report.problem = str(error)
+        return self.report
+
+    def round(self, seed_: int) -> None:
+        """As many instances as asked for; raises `_WrongError` for the smallest wrong one."""
+
+        @hypothesis.seed(seed_)
         @settings(
             max_examples=self.max_examples,
             database=None,
@@ -166,32 +203,26 @@ class _Check:
         def run(data: st.DataObject) -> None:
             self.example(data)
 
-        try:
-            run()
-        except _WrongError:
-            assert self.last is not None
-            self.report.counterexample = self.counterexample(*self.last)
-        except TilewrightError as error:
-            self.report.problem = str(error)
-        return self.report
+        run()
 
     def example(self, data: st.DataObject) -> None:
         """One instance."""
         counts = self.last is None
         self.report.examples += counts
-        plan = search(
-            lambda choices: make_plan(self.rule, choices),
-            lambda options: data.draw(_number_below(options)),
-            limit=PLANNING_RUNS,
-        )
+        plan = self.plan(lambda options: data.draw(_number_below(options)))
         if plan is None:
             return
         instance = self.instance(plan)
         if instance is None:
             return
         self.report.instances += counts
-        trial = Trial(instance.module, seed=plan.values_seed, case=plan.values_case)
-        if not self.apply(self.pattern, instance):
+        trial = Trial(
+            instance.module,
+            seed=plan.values_seed,
+            case=plan.values_case,
+            changes_level=self.pattern is None,
+        )
+        if not self.apply(instance, plan):
             return
         if counts:
             self.report.applied += 1
@@ -204,7 +235,7 @@ class _Check:
         """The same instance with all rules there."""
         assert self.merged is not None
         instance = build(self.rule, plan)
-        self.apply(self.merged, instance)
+        self.rewrite(self.merged, instance)
         if self.merged.last_applied != self.rule.name:
             self.report.others[self.merged.last_applied] += counts
         elif not instance.module.is_structurally_equivalent(alone.module):
@@ -225,7 +256,14 @@ class _Check:
             return None
         return instance
 
-    def apply(self, pattern: RulePattern, instance: Instance) -> bool:
+    def apply(self, instance: Instance, plan: Plan) -> bool:
+        """Apply the rule, and no other of its set, to the root; whether it did."""
+        if self.pattern is not None:
+            return self.rewrite(self.pattern, instance)
+        lowerings = () if self.lowering is None else (self.lowering,)
+        return self.rule.name in lower(instance.module, plan.options, lowerings)
+
+    def rewrite(self, pattern: RulePattern, instance: Instance) -> bool:
         """Apply a pattern to the root; whether it did."""
         rewriter = PatternRewriter(instance.root)
         pattern.match_and_rewrite(instance.root, rewriter)
@@ -235,8 +273,12 @@ class _Check:
         """The texts before and after."""
         instance = build(self.rule, plan)
         before = module_text(instance.module)
-        self.apply(self.merged if merged and self.merged else self.pattern, instance)
-        return Counterexample(plan, finding, before, module_text(instance.module), merged)
+        if merged and self.merged is not None:
+            self.rewrite(self.merged, instance)
+        else:
+            self.apply(instance, plan)
+        root = self.rule.root_op.results[0]
+        return Counterexample(plan, finding, before, module_text(instance.module), root, merged)
 
 
 def module_text(module: ModuleOp) -> str:

@@ -43,6 +43,8 @@ class Elements:
     def choose(self, name: str) -> ElementType:
         """The type of `name`."""
         root = self.root(name)
-        found = self.choices.pick(self.domains[root])
+        domain = self.domains[root]
+        floats = [element for element in domain if element.is_float]
+        found = self.choices.pick((*floats, *floats, *floats, *domain))
         self.domains[root] = (found,)
         return found

@@ -8,18 +8,19 @@ they index and RoPE tables end in cos 1 and sin 0, as in `workbench.inputs`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
-from tilewright.compiler.workbench.inputs import GeneratedInputs
+from tilewright.compiler.workbench.inputs import GeneratedInputs, InputCase
 from tilewright.compiler.workbench.roles import Role, Roles
 from tilewright.dialects import graph, tpu
 from tilewright.dialects.graph import shape_of, storage_of
+from tilewright.dialects.scopes import functions_of
 
 Array = npt.NDArray[Any]
 
@@ -39,17 +40,22 @@ class InstanceInputs:
         self.case = case
         self._roles = Roles(module)
         self._quantized = GeneratedInputs(module, seed=seed)
+        self._roles_of_arguments = [
+            self._roles.of(argument)
+            for function in functions_of(module).values()
+            for argument in function.body.block.args
+        ]
         self._weight_roles = {
             op.key.data: self._roles.of(op.result)
             for op in module.walk()
             if isinstance(op, graph.Weight)
         }
 
-    def arguments(self, values: Sequence[SSAValue]) -> list[Array]:
+    def arguments(self, function: FuncOp) -> list[Array]:
         """An array for each argument of the function."""
         return [
-            self._array(f"argument {at}", shape_of(value), self._roles.of(value), value)
-            for at, value in enumerate(values)
+            self._array(f"argument {at}", shape_of(value), self._roles_of_arguments[at], value)
+            for at, value in enumerate(function.body.block.args)
         ]
 
     def weight(self, key: str, op: Operation) -> Array:
@@ -111,3 +117,26 @@ class InstanceInputs:
             case _:
                 values = np.full(count, 1.0 if case == "ones" else 0.0)
         return np.asarray(values, np.float64).reshape(shape)
+
+
+class ExactInputs:
+    """Arrays that storage types and quantization do not change: see `workbench.inputs`."""
+
+    def __init__(self, module: ModuleOp, *, seed: int, case: str) -> None:
+        self._inputs = GeneratedInputs(module, seed=seed, case=_EXACT_CASES.get(case, "random"))
+
+    def arguments(self, function: FuncOp) -> list[Array]:
+        """An array for each argument of the function, in the types that it has now."""
+        return self._inputs.arguments(function)
+
+    def weight(self, key: str, op: Operation) -> Array:
+        """The weight called `key`, in the form and type that `op` asks for."""
+        return self._inputs.weight(key, op)
+
+    def states(self, module: ModuleOp) -> dict[str, Array]:
+        """An array for each state that the function reads."""
+        return self._inputs.states(module, self._inputs.functions[0])
+
+
+_EXACT_CASES: dict[str, InputCase] = {"zeros": "zeros", "large": "large", "ones": "one-hot"}
+"""By our cases; random for all others."""

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
 from typing import Protocol
 
 from xdsl.ir import Operation
+from xdsl.irdl import IRDLOperation
 
 from tilewright.compiler.workbench.rule_checking.choices import ConflictError
 from tilewright.compiler.workbench.rule_checking.sizes import ONE, Shape, Sizes, Term, product
 from tilewright.dialects import graph, tpu
+from tilewright.dialects.graph.gated import SwiGLU
 
 
 class Site(Protocol):
@@ -149,13 +152,13 @@ def _reduce(site: Site) -> None:
 
 
 def _rope(site: Site) -> None:
-    x, sizes, heads, width = site.shape("x"), site.sizes, site.number("num_heads"), None
+    x, sizes, heads = site.shape("x"), site.sizes, site.number("num_heads")
     _same(site)
     width = sizes.fresh()
     sizes.equal(x[1], heads.times(width))
     for table in ("cos", "sin"):
         sizes.equal_shapes(site.shape(table), (x[0], width))
-    sizes.tests.append(lambda: sizes.value(width) >= 2)
+    sizes.at_most(Term(2), width)
     site.later(
         "rotary_dim",
         lambda pick: pick(range(2, sizes.value(width) + 1, 2)),
@@ -178,7 +181,7 @@ def _attention(site: Site) -> None:
 
 
 def _gather(site: Site) -> None:
-    (table,) = (site.shape("table"),)
+    table = site.shape("table")
     site.sizes.equal_shapes(site.shape("result"), (site.shape("indices")[0], table[1]))
 
 
@@ -193,7 +196,7 @@ def _cache_update(site: Site) -> None:
     sizes.equal(rows[1], cache[1])
     sizes.equal(site.shape("positions")[0], rows[0])
     sizes.equal_shapes(site.shape("result"), cache)
-    sizes.tests.append(lambda: sizes.value(rows[0]) <= sizes.value(cache[0]))
+    sizes.at_most(rows[0], cache[0])
 
 
 def _permute(site: Site) -> None:
@@ -217,7 +220,8 @@ def _slice(site: Site) -> None:
             and all(0 <= int(o) <= most for o, most in zip(value, limits(), strict=True))
         )
 
-    sizes.tests.append(lambda: min(limits(), default=0) >= 0)
+    for part, whole in zip(result, x, strict=True):
+        sizes.at_most(part, whole)
     site.later("offsets", lambda pick: tuple(pick(range(most + 1)) for most in limits()), holds)
 
 
@@ -248,6 +252,11 @@ def _reshape(site: Site) -> None:
         sizes.equal(size, ONE)
 
 
+def _gated(site: Site) -> None:
+    site.sizes.equal_shapes(site.shape("gate"), site.shape("up"))
+    site.sizes.equal_shapes(site.shape("gate"), site.shape("result"))
+
+
 def _nothing(site: Site) -> None:
     del site
 
@@ -275,6 +284,7 @@ _ROWS: dict[type[Operation], OpShapes] = {
     graph.Concat: _row("xs:r:T result:r:T", _concat),
     graph.Reshape: _row("x:r:T result:s:T", _reshape, reshapes=True),
     graph.Cast: _row("x:r:? result:r:U", _same),
+    SwiGLU: _row("gate:r:T up:r:T result:r:T", _gated),
     graph.Weight: _row("result:r:T", _nothing),
     graph.State: _row("result:2:T", _nothing),
 }
@@ -286,6 +296,38 @@ def register_shapes(op_class: type[Operation], row: str, relate: Relate) -> None
     _ROWS[op_class] = _row(row, relate)
 
 
-def shapes_of(op_class: type[Operation]) -> OpShapes | None:
-    """The row of the class or its nearest base; None where there is none."""
-    return next((_ROWS[base] for base in op_class.__mro__ if base in _ROWS), None)
+def shapes_of(op_class: type[IRDLOperation]) -> OpShapes:
+    """The row of the class or its nearest base; a guess where there is none."""
+    found = next((_ROWS[base] for base in op_class.__mro__ if base in _ROWS), None)
+    return _guess(op_class) if found is None else found
+
+
+def has_shapes(op_class: type[Operation]) -> bool:
+    """Whether there is a row for the class or a base of it."""
+    return any(base in _ROWS for base in op_class.__mro__)
+
+
+@cache
+def _guess(op_class: type[IRDLOperation]) -> OpShapes:
+    """Results are shaped like the first operand; other operands too, or they are vectors of its
+    last size, or columns. Of what is made so, what does not verify is left out."""
+    definition = op_class.get_irdl_definition()
+    first, *others = [name for name, _ in definition.operands] or [""]
+    results = [name for name, _ in definition.results]
+
+    def relate(site: Site) -> None:
+        if not first:
+            return
+        shape, sizes = site.shape(first), site.sizes
+        for name in results:
+            sizes.equal_shapes(site.shape(name), shape)
+        for name in others:
+            for other in site.every(name):
+                fitting = [shape, (*shape[:-1], ONE), shape[-1:]]
+                fitting = [each for each in fitting if len(each) == len(other)]
+                sizes.equal_shapes(other, sizes.choices.pick(fitting))
+
+    ranks = dict.fromkeys((first, *results), "r")
+    ranks.update({name: f"r{at}" for at, name in enumerate(others)})
+    elements = dict.fromkeys(ranks, "T")
+    return OpShapes(ranks, elements, relate)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tilewright.dialects.element_types import ElementType
+from tilewright.passes.lowerings import ConversionOptions
 
 
 class Source(Enum):
@@ -51,15 +52,20 @@ class Plan:
     """Ops whose two operands have changed places."""
     extra_uses: Mapping[str, int] = field(default_factory=dict[str, int])
     """How often a value is returned, besides the uses in the pattern."""
-    loose: frozenset[str] = frozenset()
-    """Attributes of which the rule asks only that they are near some number."""
+    loose: frozenset[tuple[str, object]] = frozenset()
+    """Attributes, with their values, of which the rule asks only that they are near a number."""
+    options: ConversionOptions = field(default_factory=ConversionOptions)
+    """Of the conversion, for a lowering."""
     values_seed: int = 0
     values_case: str = "small"
 
-    def variants(self) -> list[str]:
-        """What of the pattern's options this instance has taken, in words."""
+    def variants(self, root: str) -> list[str]:
+        """What of the pattern's options this instance has taken, in words.
+
+        `root` is what the rule replaces, which is always used.
+        """
         found = [f"without {name}" for name in sorted(self.absent)]
         found += [f"operands of op {index + 1} swapped" for index in sorted(self.swapped)]
         found += [f"{name} is {other}" for name, other in sorted(self.same.items())]
-        found += [f"{name} used elsewhere" for name in sorted(self.extra_uses)]
+        found += [f"{name} used elsewhere" for name in sorted(self.extra_uses) if name != root]
         return found

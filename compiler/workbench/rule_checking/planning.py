@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import FloatAttr, IntegerAttr, UnitAttr
+from xdsl.dialects.builtin import BoolAttr, FloatAttr, IntegerAttr, UnitAttr
 from xdsl.irdl import OptOperandDef, OptPropertyDef, VarOperandDef
 
 from tilewright.compiler.workbench.rule_checking.choices import Choices, ConflictError
@@ -25,12 +25,17 @@ from tilewright.compiler.workbench.rule_checking.expressions import (
     names_in,
     numbers_in,
 )
-from tilewright.compiler.workbench.rule_checking.op_shapes import OpShapes, shapes_of
+from tilewright.compiler.workbench.rule_checking.op_shapes import shapes_of
 from tilewright.compiler.workbench.rule_checking.plan import Plan, Source, Tensor
 from tilewright.compiler.workbench.rule_checking.sizes import Shape, Sizes, Term
 from tilewright.dialects.element_types import ELEMENT_TYPES, ElementType
-from tilewright.dialects.errors import UnsupportedError
 from tilewright.dialects.graph import GraphOp
+from tilewright.passes.lowerings.conversion import (
+    ACTIVATIONS,
+    QUANT_MODES,
+    ROLE_ATTRIBUTE,
+    ConversionOptions,
+)
 from tilewright.passes.rules import syntax
 from tilewright.passes.rules.matching import is_commutative
 from tilewright.passes.rules.rule import (
@@ -56,8 +61,7 @@ _COUNTS = (1, 2, 3)
 def make_plan(rule: Rule, choices: Choices) -> Plan:
     """A plan for an instance of the pattern of `rule`.
 
-    Raises `ConflictError` where the choices contradict each other, `UnsupportedError` for an op of
-    which nobody says how its operands hang together.
+    Raises `ConflictError` where the choices contradict each other.
     """
     return _Planner(rule, choices).plan()
 
@@ -68,7 +72,7 @@ class _Planner:
         self.choices = choices
         self.sizes = Sizes(choices)
         self.elements = Elements(choices)
-        self.rows = [_row(op) for op in rule.ops]
+        self.rows = [shapes_of(op.op) for op in rule.ops]
         self.lets = {c.name.text: c.value for c in rule.clauses if isinstance(c, Let)}
         self.conditions = [c.condition for c in rule.clauses if isinstance(c, Where)]
         self.absent: set[str] = set()
@@ -93,6 +97,9 @@ class _Planner:
         same = self.choose_same()
         for condition in self.conditions:
             self.require(condition)
+        for target, value in self.kept_values():
+            self.sizes.equal_shapes(self.shapes[target], self.shapes[value])
+            self.elements.equal(target, value)
         for site, row in zip(sites, self.rows, strict=True):
             if row.reshapes:
                 row.relate(site)
@@ -114,6 +121,7 @@ class _Planner:
             self.choose_swaps(values),
             self.choose_uses(),
             loose,
+            self.choose_options(),
             self.choices.pick(range(1 << 10)),
             self.choices.pick(CASES),
         )
@@ -182,6 +190,17 @@ class _Planner:
         for (field, _), name in zip(op.op.get_irdl_definition().results, op.results, strict=False):
             yield field, name
 
+    def kept_values(self) -> Iterable[tuple[str, str]]:
+        """Replaced results and the matched values that stand in for them: their types are equal,
+        for the rule would not apply."""
+        if self.rule.options is not None:
+            return  # a lowering, which may change element types
+        known = {*self.inputs(), *(name for op in self.rule.ops for name in op.results)}
+        replacement = self.rule.replacement
+        for target, value in zip(replacement.targets, replacement.results, strict=False):
+            if value in known:
+                yield target, value
+
     # Ranks and element types.
 
     def choose_ranks(self) -> None:
@@ -201,6 +220,8 @@ class _Planner:
                     ranks.restrict(value.name, (fixed,) if whole else range(fixed, max(RANKS) + 2))
         for condition in self.conditions:
             self.rank_condition(condition, ranks)
+        for target, value in self.kept_values():
+            ranks.equal(target, value)
         for op, fields in zip(self.rule.ops, self.operands, strict=True):
             for attribute in op.attributes:
                 if isinstance(attribute.value, tuple) and attribute.name in ("order", "offsets"):
@@ -368,7 +389,7 @@ class _Planner:
 
     # Attributes.
 
-    def choose_attributes(self) -> frozenset[str]:
+    def choose_attributes(self) -> frozenset[tuple[str, object]]:
         """Give all attributes values; returns those that conditions know approximately only."""
         free: dict[str, tuple[object, ...]] = {}
         captured: dict[str, list[tuple[int, str]]] = {}
@@ -401,7 +422,11 @@ class _Planner:
             for name in self.free_names(condition)
             if _is_approximate(condition)
         }
-        return frozenset(place[1] for name in near for place in captured.get(name, ()))
+        return frozenset(
+            (attribute, self.names[name])
+            for name in near
+            for _, attribute in captured.get(name, ())
+        )
 
     def solve_names(self, free: dict[str, tuple[object, ...]]) -> None:
         """Choose names that attributes bind, so that conditions hold."""
@@ -493,6 +518,20 @@ class _Planner:
                 if first != second and one_type and self.choices.pick((False, True)):
                     found.add(index)
         return frozenset(found)
+
+    def choose_options(self) -> ConversionOptions:
+        """For a lowering: the options of the conversion, those that it names as it names them."""
+        if self.rule.options is None:
+            return ConversionOptions()
+        given = {name: str(value) for name, value in self.rule.options.items()}
+        flags = {name: bool(value) for name, value in self.rule.options.items()}
+        pick = self.choices.pick
+        return ConversionOptions(
+            given.get("quant") or pick(QUANT_MODES),
+            given.get("act") or pick(ACTIVATIONS),
+            flags["quant_head"] if "quant_head" in flags else pick((False, True)),
+            flags["quant_embedding"] if "quant_embedding" in flags else pick((False, True)),
+        )
 
     def choose_uses(self) -> dict[str, int]:
         extra: dict[str, int] = {}
@@ -644,17 +683,6 @@ _SOURCES = {
 }
 
 
-def _row(op: OpPattern) -> OpShapes:
-    row = shapes_of(op.op)
-    if row is None:
-        raise UnsupportedError(
-            f"{op.op.name} cannot be put into an instance of a rule",
-            why="nobody says how its operands, attributes and results hang together",
-            hint="call rule_checking.register_shapes for it, in a module that is imported before",
-        )
-    return row
-
-
 def _properties(op: OpPattern) -> Iterable[tuple[str, tuple[object, ...]]]:
     """The attributes of an op that the pattern may ask for, and values to try."""
     definition = op.op.get_irdl_definition()
@@ -668,7 +696,8 @@ def _properties(op: OpPattern) -> Iterable[tuple[str, tuple[object, ...]]]:
         yield name, options
     for pattern in op.attributes:
         if "." in pattern.name:
-            yield pattern.name, (None, "text")
+            roles = (None, "head", "embedding") if pattern.name == ROLE_ATTRIBUTE else (None, "a")
+            yield pattern.name, roles
 
 
 def _options(op: OpPattern, name: str) -> tuple[object, ...]:
@@ -680,8 +709,9 @@ def _options(op: OpPattern, name: str) -> tuple[object, ...]:
     if base is FloatAttr:
         return _EPS if name == "eps" else _FLOATS
     if base is IntegerAttr:
-        return (1, 2, 3)
-    return (False, True) if name == "interleaved" else ("w", "v")
+        is_bool = definition.properties[name].constr.verifies(BoolAttr.from_bool(True))
+        return (False, True) if is_bool else (1, 2, 3)
+    return ("w", "v")
 
 
 def _as_term(value: object) -> Term:

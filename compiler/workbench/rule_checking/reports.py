@@ -21,8 +21,8 @@ def explain(report: RuleReport) -> Iterator[str]:
         yield (
             "its conditions contradict each other, or what replaces the root has another type"
             if report.instances
-            else "no instance of its pattern was found: its conditions contradict each other, or are "
-            "too rare to be met by chance"
+            else "no instance of its pattern was found: its conditions contradict each other, or "
+            "hold too rarely to be met by chance"
         )
 
 
@@ -41,7 +41,7 @@ def _explain(example: Counterexample) -> Iterator[str]:
     ]
     if numbers:
         yield "attributes: " + ", ".join(numbers)
-    variants = plan.variants()
+    variants = plan.variants(example.root)
     if variants:
         yield "with: " + ", ".join(variants)
     yield f"inputs: {plan.values_case}, seed {plan.values_seed}"
@@ -87,7 +87,7 @@ def _example_json(example: Counterexample) -> dict[str, object]:
             for name, tensor in plan.tensors.items()
         },
         "attributes": plan.attributes,
-        "variants": plan.variants(),
+        "variants": plan.variants(example.root),
         "inputs": {"case": plan.values_case, "seed": plan.values_seed},
         "before": example.before,
         "after": example.after,

@@ -7,7 +7,7 @@ What is not a product (a sum of sizes, a bound) waits until the atoms have numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import gcd
 
@@ -15,6 +15,8 @@ from tilewright.compiler.workbench.rule_checking.choices import Choices, Conflic
 
 MOST = 8
 """Sizes that are chosen go from 1 to it; those that are products of several may be larger."""
+_POOLS = (range(1, MOST + 1), (1, 2), (2,), (2, 3), (3, 1), (4, 5, 7))
+"""What one instance chooses its sizes from: small pools make equal sizes, where mistakes hide."""
 MOST_ELEMENTS = 1024
 """Of a tensor, unless a rule asks for more."""
 
@@ -53,8 +55,8 @@ class Sizes:
     sums: list[tuple[Term, tuple[Term, ...]]] = field(
         default_factory=list[tuple[Term, tuple[Term, ...]]]
     )
-    tests: list[Callable[[], bool]] = field(default_factory=list[Callable[[], bool]])
-    """What must hold once all atoms have numbers."""
+    limits: list[tuple[Term, Term]] = field(default_factory=list[tuple[Term, Term]])
+    """Terms and what they are not larger than."""
     shapes: list[Shape] = field(default_factory=list[Shape])
     """Of all tensors."""
 
@@ -98,7 +100,7 @@ class Sizes:
             atom = self.choices.pick(sorted(set(other.atoms)))
             self.substitution[atom] = Term(_least_prime(one.factor)).times(self.fresh())
         elif not a.atoms or not b.atoms:
-            for atom in set((*a.atoms, *b.atoms)):
+            for atom in {*a.atoms, *b.atoms}:
                 self.substitution[atom] = ONE
         else:
             # x y = z w: one of x and z divides the other.
@@ -117,7 +119,14 @@ class Sizes:
 
     def equal_sum(self, total: Term, parts: Sequence[Term]) -> None:
         """`total` is the sum of `parts`."""
+        if len(parts) == 1:
+            self.equal(total, parts[0])
+            return
         self.sums.append((total, tuple(parts)))
+
+    def at_most(self, small: Term, large: Term) -> None:
+        """`small` is no larger than `large`."""
+        self.limits.append((small, large))
 
     def solve(self) -> None:
         """Give all atoms numbers; raises `ConflictError` where what waits does not hold."""
@@ -129,9 +138,10 @@ class Sizes:
         derived = {total.atoms[0] for total, _ in sums if len(total.atoms) == 1}
         atoms = dict.fromkeys(atom for shape in shapes for size in shape for atom in size.atoms)
         atoms.update(dict.fromkeys(range(1, self.count + 1)))
+        pool = self.choices.pick(_POOLS)
         for atom in atoms:
             if atom not in self.substitution and atom not in derived:
-                self._number(atom)
+                self._number(atom, pool)
         for total, parts in sums:
             value = sum(self.value(part) for part in parts)
             known = self.resolved(total)
@@ -141,11 +151,11 @@ class Sizes:
                 raise ConflictError
         for atom in sorted(derived):
             if atom not in self.substitution:
-                self._number(atom)
-        if not all(test() for test in self.tests):
+                self._number(atom, pool)
+        if any(self.value(small) > self.value(large) for small, large in self.limits):
             raise ConflictError
 
-    def _number(self, atom: int) -> None:
+    def _number(self, atom: int, pool: Sequence[int]) -> None:
         """Give one atom a number that keeps all tensors small."""
         most = MOST
         for shape in self.shapes:
@@ -154,7 +164,16 @@ class Sizes:
             if times:
                 room = max(1, MOST_ELEMENTS // whole.factor)
                 most = min(most, max(1, int(room ** (1 / times) + 1e-9)))
-        self.substitution[atom] = Term(self.choices.pick(range(1, most + 1)))
+        least = 1
+        for small, large in self.limits:
+            a, b = self.resolved(small), self.resolved(large)
+            if b.atoms == (atom,) and not a.atoms:
+                least = max(least, -(-a.factor // b.factor))
+            if a.atoms == (atom,) and not b.atoms:
+                most = min(most, b.factor // a.factor)
+        sizes = [size for size in pool if least <= size <= most]
+        sizes = sizes or list(range(least, most + 1))
+        self.substitution[atom] = Term(self.choices.pick(sizes))
 
     def value(self, term: Term) -> int:
         """The number that a term has after `solve`."""

@@ -14,7 +14,7 @@ from xdsl.utils.exceptions import VerifyException
 from tilewright.backends.reference.balls import Ball
 from tilewright.backends.reference.executor import run_with_bounds
 from tilewright.compiler.workbench.evaluation import Difference, SignatureError, difference
-from tilewright.compiler.workbench.rule_checking.inputs import InstanceInputs
+from tilewright.compiler.workbench.rule_checking.inputs import ExactInputs, InstanceInputs
 from tilewright.compiler.workbench.rule_checking.instances import FUNCTION, MARK
 from tilewright.dialects import graph
 from tilewright.dialects.dominance import verify_module
@@ -25,7 +25,7 @@ from tilewright.passes.rules.values import TOLERANCE
 Array = npt.NDArray[Any]
 
 _ULP = 2.0**-23
-_HELD_TWICE = 4.0
+_HELD_TWICE = 2.0
 """A change of an attribute by one step moves results linearly, or nearly so; this covers the
 rest."""
 
@@ -43,22 +43,35 @@ class Finding:
 class Trial:
     """A module before a rule, with its numbers; judges what rules make of it."""
 
-    def __init__(self, module: ModuleOp, *, seed: int, case: str) -> None:
+    def __init__(
+        self, module: ModuleOp, *, seed: int, case: str, changes_level: bool = False
+    ) -> None:
         self.before = module.clone()
-        self.inputs = InstanceInputs(self.before, seed=seed, case=case)
+        self.changes_level = changes_level
+        """Whether the rule leads to other element types: numbers are such that nothing is lost."""
+        self.inputs = (
+            ExactInputs(self.before, seed=seed, case=case)
+            if changes_level
+            else InstanceInputs(self.before, seed=seed, case=case)
+        )
         self._values: list[Ball] | None = None
 
-    def judge(self, after: ModuleOp, root: str, loose: frozenset[str]) -> Finding | None:
+    def judge(
+        self, after: ModuleOp, root: str, loose: frozenset[tuple[str, object]]
+    ) -> Finding | None:
         """What is wrong with `after`, the module with the rule applied to an op called `root`.
 
         None where nothing is.
 
-        `loose` are the attributes of which the rule asks only that they are near a number.
+        `loose` are the attributes, with their values, of which the rule asks only that they are
+        near a number.
         """
         try:
             verify_module(after)
         except (IRError, VerifyException) as error:
             return Finding("illegal IR", str(error))
+        if self.changes_level:
+            return self._different(after, loose)
         types = [functions_of(m)[FUNCTION].function_type.outputs for m in (self.before, after)]
         if types[0] != types[1]:
             return Finding("types", f"the results are {types[0]} before and {types[1]} after")
@@ -72,12 +85,12 @@ class Trial:
             has_place = not isinstance(op.location, UnknownLoc) or op.name == "func.return"
             if is_code and not has_place:
                 return Finding("marks", f"{op.name} has no location after the rule")
-        if like and len(like) > sum(op.name == root for op in self.before.walk()) - 1:
-            if not any(MARK in op.attributes for op in like):
-                return Finding("marks", f"{root} has lost its attribute {MARK}")
+        others = sum(op.name == root for op in self.before.walk()) - 1
+        if len(like) > others and not any(MARK in op.attributes for op in like):
+            return Finding("marks", f"{root} has lost its attribute {MARK}")
         return None
 
-    def _different(self, after: ModuleOp, loose: frozenset[str]) -> Finding | None:
+    def _different(self, after: ModuleOp, loose: frozenset[tuple[str, object]]) -> Finding | None:
         try:
             if self._values is None:
                 self._values = self._run(self.before)
@@ -97,19 +110,18 @@ class Trial:
         return None
 
     def _run(self, module: ModuleOp) -> list[Ball]:
-        arguments = functions_of(module)[FUNCTION].body.block.args
         states = {key: Ball.exact(array) for key, array in self.inputs.states(module).items()}
         with np.errstate(all="ignore"):
             results = run_with_bounds(
                 module,
                 FUNCTION,
-                self.inputs.arguments(arguments),
+                self.inputs.arguments(functions_of(module)[FUNCTION]),
                 weights=self.inputs.weight,
                 states=states,
             )
         return [*results, *(states[key] for key in sorted(states))]
 
-    def _slack(self, after: ModuleOp, result: int, loose: frozenset[str]) -> Array:
+    def _slack(self, after: ModuleOp, result: int, loose: frozenset[tuple[str, object]]) -> Array:
         """How far a result moves where each f32 attribute is off by its rounding.
 
         A rule computes attributes, and the IR holds them in f32; of some it asks only that they are
@@ -120,7 +132,7 @@ class Trial:
             for op in module.walk():
                 for name, attribute in list(op.properties.items()):
                     if isinstance(attribute, FloatAttr) and isinstance(op, graph.GraphOp):
-                        share = TOLERANCE if name in loose else _ULP
+                        share = TOLERANCE if (name, attribute.value.data) in loose else _ULP
                         moved = moved + self._moved(module, op, name, share, result)
         return moved
 
