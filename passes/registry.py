@@ -5,6 +5,7 @@ Passes are imported when they are asked for: `tw --help` does not pay for the co
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -158,11 +159,17 @@ def check_stage(module: ModuleOp, pass_name: str) -> None:
         return
     stage = STAGES[pass_name]
     legal = frozenset(stage.legal)
+
+    def is_left_over(op: Operation) -> bool:
+        return op.name not in legal and f"{level_of(op)}.*" not in legal
+
     for op in module.walk():
-        if op.name not in legal and f"{level_of(op)}.*" not in legal:
+        if is_left_over(op):
+            counts = Counter(each.name for each in module.walk() if is_left_over(each))
             raise IRError(
                 f"{op.name} may not remain after {pass_name}",
                 where=where_of(op),
+                why="left over: " + ", ".join(f"{n} {name}" for name, n in counts.most_common()),
                 hint=f"legal then: {', '.join(stage.legal)}",
             )
         for name in stage.required:

@@ -33,7 +33,7 @@ def pass_error(run: PassRun, error: Exception, kept: Iterable[str] = ()) -> Tile
     kept = list(kept)
     if isinstance(error, TilewrightError):
         where = error.where or ""
-        if run.name not in where:
+        if f"pass {run.name}" not in where:
             where = ", in ".join(text for text in (where, f"pass {run.name}") if text)
         hint = "; ".join(text for text in (error.hint, *kept) if text)
         return type(error)(error.what, where=where, why=error.why, hint=hint)

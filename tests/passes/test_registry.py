@@ -47,6 +47,7 @@ def test_an_op_of_a_level_above_may_not_remain():
     assert caught.value.where is not None
     assert "act" in caught.value.where
     assert "model.py:3" in caught.value.where
+    assert caught.value.why == "left over: 1 top.Relu"
 
 
 @pytest.mark.parametrize("name", ["offsets", "waits"])
