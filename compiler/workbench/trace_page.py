@@ -36,6 +36,6 @@ def _row(step: Step) -> dict[str, object]:
 def side_by_side(before: str, after: str) -> Iterator[tuple[str | None, str | None]]:
     """The lines of two texts, equal ones beside each other; none where the other side has more."""
     old, new = (text.split("\n") if text else [] for text in (before, after))
-    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    matcher = SequenceMatcher(None, old, new)
     for _, old_start, old_end, new_start, new_end in matcher.get_opcodes():
         yield from zip_longest(old[old_start:old_end], new[new_start:new_end])
