@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -30,17 +29,17 @@ def packages_with(group: str) -> Iterator[Package]:
     """
     seen: set[str] = set()
     for folder in _metadata_folders():
-        points = _section(_read(folder / "entry_points.txt"), group)
+        points = _section(_read(f"{folder}/entry_points.txt"), group)
         if not points:
             continue
-        header = _header(_read(folder / "METADATA") or _read(folder / "PKG-INFO"))
-        name = header.get("name", folder.name.partition("-")[0])
+        header = _header(_read(f"{folder}/METADATA") or _read(f"{folder}/PKG-INFO"))
+        name = header.get("name", os.path.basename(folder).partition("-")[0])
         if name not in seen:
             seen.add(name)
             yield Package(name, header.get("version", "unknown"), points)
 
 
-def _metadata_folders() -> Iterator[Path]:
+def _metadata_folders() -> Iterator[str]:
     for directory in dict.fromkeys(sys.path):
         try:
             names = sorted(os.listdir(directory or "."))
@@ -48,13 +47,14 @@ def _metadata_folders() -> Iterator[Path]:
             continue
         for name in names:
             if name.endswith((".dist-info", ".egg-info")):
-                yield Path(directory or ".", name)
+                yield f"{directory or '.'}/{name}"
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     """The text of a file; empty where there is none that can be read."""
     try:
-        return path.read_text("utf-8", errors="replace")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
     except OSError:
         return ""
 
