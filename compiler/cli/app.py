@@ -365,6 +365,36 @@ def passes_verb(
 
 
 @app.command(
+    "rules",
+    short_help="List rewrite rules, or check each on its own.",
+    epilog=_example("tw rules check mine.rules"),
+)
+def rules_verb(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[check|list|show] [FILE|PASS|NAME]...",
+            help="*.rules files, .py files with passes, or passes; for show the name of a rule.",
+        ),
+    ] = None,
+    rule: Annotated[str, typer.Option("--rule", help="check: only the rule of this name.")] = "",
+    examples: Annotated[
+        int, typer.Option("--examples", min=1, help="check: instances of each rule.")
+    ] = 100,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="check: of the instances.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """List rewrite rules, show one, or check each on its own.
+
+    check makes up instances of a rule's pattern, runs them in float64 before and after the rule,
+    and ends with exit code 13 and the smallest counterexample where they differ.
+    """
+    from tilewright.compiler.cli.rules_verb import run_rules
+
+    run_rules(words or [], rule, examples=examples, seed=seed, json=json)
+
+
+@app.command(
     "ops",
     epilog=_example("tw ops tpu.W8A16MatMul"),
 )

@@ -16,20 +16,22 @@ from tilewright.compiler.workbench.rule_checking.checks import (
     examine_rule,
 )
 from tilewright.compiler.workbench.rule_checking.finding import (
-    registered_rule_passes,
-    rule_sets,
+    RuleGroup,
+    registered_groups,
+    rule_groups,
     rules_of,
 )
 from tilewright.compiler.workbench.rule_checking.op_shapes import Site, register_shapes
 
 __all__ = [
     "Counterexample",
+    "RuleGroup",
     "RuleReport",
     "Site",
     "check_rule",
     "examine_rule",
     "register_shapes",
-    "registered_rule_passes",
-    "rule_sets",
+    "registered_groups",
+    "rule_groups",
     "rules_of",
 ]

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from tilewright.compiler.workbench.rule_checking.lowering import rules_for
+from tilewright.dialects import plugins
 from tilewright.dialects.errors import OptionError
+from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass
+from tilewright.passes.lowerings import Lowering, registered_lowerings
 from tilewright.passes.registry import find_pass, pass_names
 from tilewright.passes.rules.checking import load_rules
 from tilewright.passes.rules.rule import Rule, RuleSet
 from tilewright.passes.rules.rule_pass import RulePass
 from tilewright.passes.rules.source import file_source
+
+LOWERINGS = ConvertTopToTpuPass.name
+"""The pass whose rules are the registered lowerings."""
+
+
+@dataclass(frozen=True)
+class RuleGroup:
+    """Rules that belong together: those of a pass, or of a file."""
+
+    name: str
+    rules: tuple[Rule, ...]
+
+    @property
+    def among(self) -> tuple[Rule, ...]:
+        """The rules that are matched by one tree: lowerings are asked one by one."""
+        return tuple(rule for rule in self.rules if rule.options is None)
 
 
 def rules_of(origin: str | Path | type[RulePass]) -> tuple[Rule, ...]:
@@ -20,33 +42,54 @@ def rules_of(origin: str | Path | type[RulePass]) -> tuple[Rule, ...]:
 
     Raises `OptionError` where there is nothing of that name, `RuleError` where rules make no sense.
     """
-    return tuple(rule for each in rule_sets(origin) for rule in (*each.rules, *each.lowerings))
+    return tuple(rule for group in rule_groups(origin) for rule in group.rules)
 
 
-def rule_sets(origin: str | Path | type[RulePass]) -> tuple[RuleSet, ...]:
-    """The same, set by set: a pass or a file has one, a Python file one for each pass in it."""
+def rule_groups(origin: str | Path | type[RulePass]) -> tuple[RuleGroup, ...]:
+    """The same, group by group: a pass or a file is one, a Python file has one for each pass."""
     if isinstance(origin, type):
-        return (origin.rules(),)
+        return (_group(origin.name, origin.rules()),)
     name = str(origin)
+    plugins.load_modules()
     if name.endswith(".rules"):
-        return (load_rules(file_source(Path(name))),)
+        return (_group(name, load_rules(file_source(Path(name)))),)
     if name.endswith(".py"):
-        return tuple(each.rules() for each in _passes_in(Path(name)))
+        return tuple(_group(each.name, each.rules()) for each in _passes_in(Path(name)))
     if name not in pass_names():
         raise OptionError(
             f"there are no rules called {name}",
-            hint="a *.rules file, a .py file with passes, or a pass (tw passes)",
+            hint="a *.rules file, a .py file with passes, or a pass (tw rules list)",
         )
-    found = find_pass(name)
-    if not issubclass(found, RulePass):
-        raise OptionError(f"the pass {name} is not made of rules", hint="tw rules lists those")
-    return (found.rules(),)
+    if name == LOWERINGS:
+        found = (rule for each in registered_lowerings() for rule in _rules_behind(each))
+        return (RuleGroup(name, tuple(found)),)
+    pass_class = find_pass(name)
+    if not issubclass(pass_class, RulePass):
+        raise OptionError(f"the pass {name} is not made of rules", hint="tw rules list")
+    return (_group(name, pass_class.rules()),)
 
 
-def registered_rule_passes() -> dict[str, type[RulePass]]:
-    """The registered passes that are made of rules, by name."""
-    found = {name: find_pass(name) for name in pass_names()}
-    return {name: each for name, each in found.items() if issubclass(each, RulePass)}
+def registered_groups() -> Iterator[RuleGroup]:
+    """All rules that there are: of passes made of rules, of lowerings, and of plugins' files."""
+    for name in pass_names():
+        if name == LOWERINGS or issubclass(find_pass(name), RulePass):
+            yield from rule_groups(name)
+    for plugin in plugins.installed_plugins():
+        for path in plugin.rules:
+            yield from rule_groups(path)
+
+
+def _group(name: str, rules: RuleSet) -> RuleGroup:
+    return RuleGroup(name, (*rules.rules, *rules.lowerings))
+
+
+def _rules_behind(lowering: Lowering) -> Iterator[Rule]:
+    """The rule that a lowering is, or for one in Python a rule for each op."""
+    rule = getattr(lowering.lower, "rule", None)
+    if isinstance(rule, Rule):
+        yield rule
+    else:
+        yield from rules_for(lowering)
 
 
 def _passes_in(path: Path) -> list[type[RulePass]]:
@@ -79,6 +122,7 @@ def _imported(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        # Whatever the user's file raises is theirs to see.
         del sys.modules[spec.name]
         why = f"{type(error).__name__}: {error}"
         raise OptionError(f"{path} cannot be imported", why=why) from error
