@@ -245,7 +245,7 @@ class _Driver:
         return True
 
     def no_fixpoint(self, rounds: int) -> OptionError:
-        names = ", ".join(dict.fromkeys(self.recent))
+        names = ", ".join(sorted(set(self.recent)))
         op = next(iter(self.changes.take()), None)
         return OptionError(
             f"patterns keep applying: {names}",

@@ -19,6 +19,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from tilewright.dialects.element_types import element_of, tensor_type
+from tilewright.dialects.errors import UnsupportedError
 from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.passes.rules.check_replace import takes_type
 from tilewright.passes.rules.expressions import Evaluate, call_user, compile_expression
@@ -67,7 +68,7 @@ class Builder:
         try:
             for step in self._steps:
                 step(bound, built, builders or {})
-        except (NoValueError, VerifyException):
+        except (NoValueError, VerifyException, UnsupportedError):
             built.discard()
             return None
         except Exception:
@@ -103,7 +104,10 @@ def _op_step(rule: Rule, step: OpBuild) -> _Step:
                 values[name] = _from_type(name, wanted)
         try:
             op = _make(step, operands, values, wanted)
-        except (TypeError, ValueError) as error:
+        except (VerifyException, UnsupportedError, NoValueError):
+            raise
+        except Exception as error:
+            # A constructor may raise anything on an argument of a wrong kind.
             raise rule.source.error(f"{step.op.name} cannot be made: {error}", step.span) from error
         built.ops.append(op)
         if wanted is not None and any(result.type != wanted for result in op.results):

@@ -112,16 +112,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 
 
 @cache
-def _context() -> Context:
+def op_context() -> Context:
+    """Where the ops are looked up, those of installed packages included."""
     return make_context()
 
 
 def resolve_op(scope: Scope, word: Word) -> tuple[type[IRDLOperation], OpDef] | None:
     """The op class that `word` names; notes a mistake where there is none."""
-    found = _context().get_optional_op(word.text)
+    found = op_context().get_optional_op(word.text)
     if found is not None and issubclass(found, IRDLOperation):
         return found, found.get_irdl_definition()
-    known = [op.name for op in _context().loaded_ops if issubclass(op, IRDLOperation)]
+    known = [op.name for op in op_context().loaded_ops if issubclass(op, IRDLOperation)]
     short = {name.rpartition(".")[2].lower(): name for name in known}
     hint = did_you_mean(word.text, known)
     last = word.text.rpartition(".")[2].lower()
