@@ -55,9 +55,9 @@ class ConvertTopToTpuPass(ModulePass):
     }
     ```
 
-    Requires a verified module of `func` and `top` ops. Guarantees a module of `func` and `tpu` ops
-    in which f32 stands only where it is due: RoPE tables (found by following the operands of
-    `top.Rope` back), logits, marked scales.
+    Requires a verified module of `func` and `top` ops, and of others that have a lowering.
+    Guarantees a module of `func` and `tpu` ops in which f32 stands only where it is due: RoPE
+    tables (found by following the operands of `top.Rope` back), logits, marked scales.
 
     Options:
 
@@ -69,6 +69,10 @@ class ConvertTopToTpuPass(ModulePass):
 
     The result of the head, and of a matrix product that a public function returns, is f32. Weights
     with `top.scale = "f32"` (see `specialize_scales`) have f32 scales.
+
+    How an op is converted is said by a lowering (`tilewright.passes.lowerings`); its application is
+    a step. An op whose step is held back stays as it is: operands are cast to f32 for it, and its
+    result for what reads it. Signatures are those of the whole conversion whatever is held back.
     """
 
     name = "convert-top-to-tpu"
