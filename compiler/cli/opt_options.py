@@ -51,14 +51,22 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     _add_own(parser)
     for group in GROUPS:
         group.add_options(parser)
-    given = {text.partition("=")[0] for text in arguments if text.startswith("--")}
-    flags = _add_passes(parser, given)
+    given = {text.partition("=")[0] for text in arguments if text.startswith("-")}
+    flags = _add_passes(parser, {f"--{name.lstrip('-')}" for name in given if len(name) > 2})
+    known = parser.option_names()
+    arguments = [_with_two_dashes(each, known) for each in arguments]
     # argparse would take the word behind an option with an optional value for its value.
     with_value = [f"{a}=" if a == _VERIFY_EACH or a in flags else a for a in arguments]
     options, rest = parser.parse_known_args(with_value)
     if rest:
         parser.refuse(rest[0])
     return options
+
+
+def _with_two_dashes(argument: str, known: set[str]) -> str:
+    """`-split-input-file`, as LLVM's tools take it too, with the second dash."""
+    name = argument.partition("=")[0]
+    return f"-{argument}" if f"-{name}" in known and name not in known else argument
 
 
 def instruments_for(options: argparse.Namespace, source: Source) -> list[Instrument]:
@@ -112,6 +120,9 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
         "--no-implicit-module", action="store_true", help="it begins with its builtin.module"
     )
     ir_printing.add_style_options(parser)
+    for name in ("--mlir-disable-threading", "--mlir-print-ir-module-scope"):
+        # mlir-opt needs them for IR printing; here it is never otherwise.
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     catalogue = parser.add_argument_group("what there is (printed in place of a run)")
     catalogue.add_argument("--list-passes", action="store_true", help="passes and pipelines")
     catalogue.add_argument("--show-dialects", action="store_true", help="dialects")

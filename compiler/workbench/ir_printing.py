@@ -9,6 +9,7 @@ writes `stages/01-convert-top-to-tpu.mlir`, the IR after the first pass, and
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.errors import TilewrightError
 
 ALL, CHANGED = "all", "changed"
+_CONSTANT = re.compile(
+    r'(?P<kind>dense|records)<(?:"(?:0x)?(?P<digits>[0-9a-fA-F]+)"|\[(?P<numbers>[^>]*)\])>'
+)
 CONTEXT_LINES = 3
 """Equal lines around each change of a diff."""
 
@@ -40,13 +44,28 @@ class Style:
     generic: bool = False
     verified: bool = True
     """Whether modules are known to be legal where they are printed."""
+    elide_larger: int | None = None
+    """Constants and records of more elements or bytes are left out."""
 
     def text(self, module: ModuleOp, *, verified: bool | None = None) -> str:
         """The text of a module; of an illegal one in the generic form, which asks for nothing."""
         generic = self.generic
         if not (self.verified if verified is None else verified):
             generic = generic or not _is_legal(module)
-        return print_module(module, locations=self.locations, generic=generic)
+        text = print_module(module, locations=self.locations, generic=generic)
+        return text if self.elide_larger is None else elide(text, self.elide_larger)
+
+
+def elide(text: str, limit: int) -> str:
+    """IR text without its dense constants of more than `limit` elements (of hexadecimal ones:
+    bytes) and its records of more bytes."""
+
+    def shorter(at: re.Match[str]) -> str:
+        digits, numbers = at["digits"], at["numbers"]
+        size = len(digits) // 2 if digits is not None else numbers.count(",") + 1
+        return f"{at['kind']}<__elided__>" if size > limit else at[0]
+
+    return _CONSTANT.sub(shorter, text)
 
 
 def _is_legal(module: ModuleOp) -> bool:
@@ -71,11 +90,24 @@ def add_style_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print ops in MLIR's generic form",
     )
+    parser.add_argument(
+        "--elide-constants-larger",
+        "--mlir-elide-elementsattrs-if-larger",
+        metavar="N",
+        type=int,
+        help="print constants of more than N elements, and records of more bytes, as __elided__ "
+        "(such text cannot be read back)",
+    )
 
 
 def style_of(options: argparse.Namespace) -> Style:
     """What `add_style_options` was given."""
-    return Style(options.print_debuginfo, options.print_op_generic, options.verify_each)
+    return Style(
+        options.print_debuginfo,
+        options.print_op_generic,
+        options.verify_each,
+        options.elide_constants_larger,
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

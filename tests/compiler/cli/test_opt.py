@@ -69,6 +69,22 @@ def test_printing(tw: Tw, source: Path) -> None:
     assert f'loc("{source}":4:3)' in text, "an op without a location has its place in the file"
 
 
+def test_constants_can_be_left_out(tw: Tw, tmp_path: Path) -> None:
+    path = tmp_path / "m.mlir"
+    path.write_text(
+        '"other.op"() {a = dense<[1, 2, 3]> : tensor<3xi32>, b = dense<[1, 2]> : tensor<2xi32>} '
+        ": () -> ()"
+    )
+    arguments = ("opt", path, "--allow-unregistered-dialect")
+    text = tw.text(*arguments, "--mlir-elide-elementsattrs-if-larger=2")
+    assert "a = dense<__elided__> : tensor<3xi32>, b = dense<[1, 2]>" in text
+    assert "a = dense<[1, 2, 3]>" in tw.text(*arguments, "--elide-constants-larger=3")
+    path.write_text(SILU)
+    assert "gdma = #bdc.records<__elided__>" in tw.text(
+        "opt", path, "--compile", "--elide-constants-larger=32"
+    )
+
+
 # The pipeline
 
 
@@ -80,6 +96,10 @@ def test_passes_are_flags_too(tw: Tw, source: Path) -> None:
     assert tw.text("opt", source, "--compile=quant=f16") == by_text
     assert tw.text("opt", source, flags[0], "-p", "tile-for-local-memory", *flags[2:]) == by_text
     assert tw.text("opt", source, f"--pass-pipeline=builtin.module({ALL})") == by_text
+    assert (
+        tw.text("opt", source, "-compile=quant=f16", "-verify-each", "-mlir-disable-threading")
+        == by_text
+    )
     refused = tw("opt", source, "--kernels", flags[0])
     assert_refused(refused, 5, "top.SiLU may not remain after tile-for-local-memory")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from xdsl.passes import ModulePass
 
+from tilewright.compiler.cli.opt_options import parse_options
 from tilewright.compiler.pipeline import kernel_passes
 from tilewright.compiler.workbench.pipelines import (
     part_of,
@@ -13,6 +14,7 @@ from tilewright.compiler.workbench.pipelines import (
     position_of,
 )
 from tilewright.dialects.errors import OptionError
+from tilewright.dialects.plugins import Installed, Plugin
 from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass
 from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.insert_waits import InsertWaitsPass
@@ -42,6 +44,17 @@ def test_options_go_to_the_passes_that_have_them() -> None:
     assert ConvertTopToTpuPass(quant="f16", quant_head=True) in passes
     assert TileForLocalMemoryPass(chip="bm1688") in passes
     assert DoubleBufferPass() in passes
+
+
+def test_pipelines_of_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = Plugin("acme", pipelines={"acme-kernels": "kernels{chip=bm1690},double-buffer"})
+    installed = Installed("acme", "acme:PLUGIN", "acme", "1", plugin)
+    monkeypatch.setattr("tilewright.dialects.plugins.discover", lambda: (installed,))
+    assert passes_from_text("acme-kernels") == [*kernel_passes("bm1690"), DoubleBufferPass()]
+    assert parse_options(["--acme-kernels"]).pipeline == ["acme-kernels"]
+    assert parse_options(["--acme-kernels=chip=bm1688"]).pipeline == ["acme-kernels{chip=bm1688}"]
+    with pytest.raises(OptionError, match="unexpected argument"):
+        parse_options(["--acme-kernel"])
 
 
 def test_an_option_from_outside_wins(monkeypatch: pytest.MonkeyPatch) -> None:
