@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from tempfile import TemporaryDirectory
 from time import perf_counter
+
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from tilewright.compiler.cli.output import print_json, print_table
 from tilewright.compiler.workbench.rule_checking import (
@@ -109,10 +112,13 @@ def _check(groups: Sequence[RuleGroup], rule: str, *, examples: int, seed: int, 
     if not wanted:
         named = f"no rule {rule}" if rule else "no rule"
         raise OptionError(f"there is {named} in {', '.join(group.name for group in groups)}")
-    reports = [
-        examine_rule(each, max_examples=examples, seed=seed, among=group.among)
-        for group, each in wanted
-    ]
+    with TemporaryDirectory() as folder:
+        # Hypothesis would keep notes on constants in the user's folder.
+        set_hypothesis_home_dir(folder)
+        reports = [
+            examine_rule(each, max_examples=examples, seed=seed, among=group.among)
+            for group, each in wanted
+        ]
     if json:
         print_json([to_json(report) for report in reports])
     else:
