@@ -138,24 +138,23 @@ class LocalMemory:
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        self._buffers: list[Buffer] = []
+        self._buffers: list[tuple[int, int, Buffer]] = []
+        """Each buffer with its first byte and the byte behind its last."""
 
     def put(self, buffer: Buffer, offset: int, stride: int, size: int, *, replicated: bool) -> None:
         """Give a new buffer of elements of `size` bytes its place: what lay there is destroyed."""
         rows, cols = buffer.value.shape
         buffer.place = Place(offset, cols * size, stride, rows, self.lanes, replicated)
         self.overwrite(buffer.place, buffer)
-        self._buffers.append(buffer)
+        self._buffers.append((offset, buffer.place.stop, buffer))
 
     def overwrite(self, place: Place, writer: Buffer) -> None:
         """Destroy what lies in `place`, but for the writer's own."""
         start, stop = place.offset, place.stop
         gone = False
-        for buffer in self._buffers:
-            mine = buffer.place
-            assert mine is not None
-            if mine.offset < stop and start < mine.stop and buffer is not writer:
+        for low, high, buffer in self._buffers:
+            if low < stop and start < high and buffer is not writer:
                 buffer.lose(place)
                 gone |= buffer.lost
         if gone:
-            self._buffers = [buffer for buffer in self._buffers if not buffer.lost]
+            self._buffers = [entry for entry in self._buffers if not entry[2].lost]
