@@ -43,7 +43,8 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         prog="tw opt",
         usage="tw opt [FILE] [-p PASSES | --PASS[=OPTIONS] ...] [OPTIONS]",
         description="Run passes on IR text and print the result (docs/workbench.md).",
-        epilog="Every pass and named pipeline is an option too: --convert-top-to-tpu='quant=f16' "
+        epilog="Options may have one dash, and mlir- before their name: -mlir-timing.\n"
+        "Every pass and named pipeline is an option too: --convert-top-to-tpu='quant=f16' "
         "--kernels.\n\nExample:\n  tw opt model.mlir -p 'compile{chip=bm1688}' --timing",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -54,7 +55,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     given = {text.partition("=")[0] for text in arguments if text.startswith("-")}
     flags = _add_passes(parser, {f"--{name.lstrip('-')}" for name in given if len(name) > 2})
     known = parser.option_names()
-    arguments = [_with_two_dashes(each, known) for each in arguments]
+    arguments = [_own_spelling(each, known) for each in arguments]
     # argparse would take the word behind an option with an optional value for its value.
     with_value = [f"{a}=" if a == _VERIFY_EACH or a in flags else a for a in arguments]
     options, rest = parser.parse_known_args(with_value)
@@ -63,10 +64,14 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _with_two_dashes(argument: str, known: set[str]) -> str:
-    """`-split-input-file`, as LLVM's tools take it too, with the second dash."""
-    name = argument.partition("=")[0]
-    return f"-{argument}" if f"-{name}" in known and name not in known else argument
+def _own_spelling(argument: str, known: set[str]) -> str:
+    """An option as it is called here: `--timing` for `-timing`, `--mlir-timing`, `-mlir-timing`."""
+    name, equals, value = argument.partition("=")
+    bare = name.removeprefix("-").removeprefix("-")
+    for own in (name, f"--{bare}", f"--{bare.removeprefix('mlir-')}"):
+        if name.startswith("-") and own in known:
+            return f"{own}{equals}{value}"
+    return argument
 
 
 def instruments_for(options: argparse.Namespace, source: Source) -> list[Instrument]:

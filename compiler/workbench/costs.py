@@ -49,12 +49,13 @@ KERNELS_ALONE = "each kernel once"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--cost` and `--cost-with`."""
-    parser.add_argument(
+    group = parser.add_argument_group("what passes gain, on stderr")
+    group.add_argument(
         "--cost",
         action="store_true",
-        help="report on stderr cycles, bytes moved and local memory after each pass",
+        help="cycles, bytes moved and local memory after each pass, by the time model",
     )
-    parser.add_argument(
+    group.add_argument(
         "--cost-with",
         metavar="PASSES",
         default="",

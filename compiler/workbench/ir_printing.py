@@ -80,13 +80,11 @@ def add_style_options(parser: argparse.ArgumentParser) -> None:
     """Add what says how IR is printed, wherever it is."""
     parser.add_argument(
         "--print-debuginfo",
-        "--mlir-print-debuginfo",
         action="store_true",
         help="print locations (model names and lines)",
     )
     parser.add_argument(
         "--print-op-generic",
-        "--mlir-print-op-generic",
         action="store_true",
         help="print ops in MLIR's generic form",
     )
@@ -111,16 +109,14 @@ def style_of(options: argparse.Namespace) -> Style:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--print-ir-...`, each also as `--mlir-print-ir-...`."""
+    """Add `--print-ir-...`."""
     group = parser.add_argument_group("printing the IR around passes")
 
     def flag(name: str, text: str) -> None:
-        group.add_argument(f"--{name}", f"--mlir-{name}", action="store_true", help=text)
+        group.add_argument(f"--{name}", action="store_true", help=text)
 
     def value(name: str, metavar: str, text: str) -> None:
-        group.add_argument(
-            f"--{name}", f"--mlir-{name}", metavar=metavar, action="append", default=[], help=text
-        )
+        group.add_argument(f"--{name}", metavar=metavar, action="append", default=[], help=text)
 
     value("print-ir-before", "NAMES", "the IR before these passes: NAME,NAME or all")
     flag("print-ir-before-all", "the IR before every pass")
@@ -130,7 +126,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     flag("print-ir-after-failure", "the IR as a pass that fails leaves it")
     group.add_argument(
         "--print-ir-tree-dir",
-        "--mlir-print-ir-tree-dir",
         metavar="DIR",
         help="write it to numbered files in DIR, with diffs, and not to stderr; "
         "alone: after every pass",

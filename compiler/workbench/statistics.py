@@ -19,11 +19,11 @@ from tilewright.passes.actions import Watcher
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--stats`."""
-    parser.add_argument(
+    parser.add_argument_group("what passes do, on stderr").add_argument(
         "--stats",
         "--mlir-pass-statistics",
         action="store_true",
-        help="report on stderr what each pass does: steps by pattern, ops before and after",
+        help="the steps of each pass by pattern, and the ops before and after it",
     )
 
 

@@ -27,12 +27,11 @@ from tilewright.passes.actions import Watcher
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--timing` and the format of reports."""
-    group = parser.add_argument_group("reports, on stderr")
+    group = parser.add_argument_group("where the time goes, on stderr")
     group.add_argument(
         "--timing",
-        "--mlir-timing",
         action="store_true",
-        help="where the time goes: reading, each pass with its patterns, verifying, printing",
+        help="seconds of reading, of each pass with its patterns, of verifying and printing",
     )
     group.add_argument(
         "--report-format",

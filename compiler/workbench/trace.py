@@ -32,7 +32,7 @@ _LONG_LITERAL = re.compile(r'"([0-9a-fA-Fx]{64})[0-9a-fA-F]+"')
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--trace`."""
-    parser.add_argument(
+    parser.add_argument_group("which pattern did it").add_argument(
         "--trace",
         metavar="FILE",
         help="write every step of every pattern, before and after, to FILE as JSON (tw trace)",
