@@ -103,7 +103,7 @@ def _op_step(rule: Rule, step: OpBuild) -> _Step:
             if name not in values and wanted is not None:
                 values[name] = _from_type(name, wanted)
         try:
-            op = _make(step, operands, values, wanted)
+            op = _make(step.op, step, operands, values, wanted)
         except (VerifyException, UnsupportedError, NoValueError):
             raise
         except Exception as error:
@@ -123,12 +123,12 @@ def _op_step(rule: Rule, step: OpBuild) -> _Step:
 
 
 def _make(
+    make: Callable[..., Operation],
     step: OpBuild,
     operands: Mapping[str, object],
     values: Mapping[str, object],
     wanted: TensorType[Attribute] | None,
 ) -> Operation:
-    make: Callable[..., Operation] = step.op
     match step.making:
         case Making.BY_NAME:
             return make(**operands, **values)

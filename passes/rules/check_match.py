@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     UnitAttr,
 )
-from xdsl.irdl import IRDLOperation, OpDef, OptOperandDef, OptPropertyDef, VarOperandDef
+from xdsl.irdl import OpDef, OptOperandDef, OptPropertyDef, VarOperandDef
 
 from tilewright.passes.rules import syntax
 from tilewright.passes.rules.rule import (
@@ -26,6 +26,7 @@ from tilewright.passes.rules.rule import (
     Presence,
     Value,
     ValueKind,
+    parts_of,
 )
 from tilewright.passes.rules.scope import (
     SEGMENTS,
@@ -376,25 +377,15 @@ class _Checker:
                 return None
 
     def require_connected(self) -> None:
-        """Every op must be reached from the root through operands."""
-        reached: set[int] = set()
-        work = [self.match.root]
-        while work:
-            index = work.pop()
-            if index in reached:
-                continue
-            reached.add(index)
-            for operand in self.match.ops[index].operands:
-                value = self.match.values.get(operand.value or "")
-                if value is not None and value.producer is not None:
-                    work.append(value.producer)
-        for index, op in enumerate(self.match.ops):
-            if index not in reached:
-                self.scope.problem(
-                    f"{op.op.name} is no operand of the root, nor of what leads to it",
-                    op.span,
-                    "the root is the last op, or the one marked root",
-                )
+        """Every op must be found from the root, through operands or through uses."""
+        _, left = parts_of(self.match.ops, self.match.root)
+        for index in sorted(left):
+            self.scope.problem(
+                f"{self.match.ops[index].op.name} has no value in common with the root, "
+                "nor with what leads to it",
+                self.match.ops[index].span,
+                "the root is the last op, or the one marked root",
+            )
 
 
 def assign_operands(
@@ -466,8 +457,3 @@ def _wrong_constant(constant: object, base: type | None, cases: tuple[str, ...])
     if base in (DenseArrayBase, ArrayAttr) and not isinstance(constant, tuple):
         return "a list"
     return None
-
-
-def result_count(op: type[IRDLOperation]) -> int:
-    """How many results an op has by its definition."""
-    return len(op.get_irdl_definition().results)

@@ -42,7 +42,9 @@ def check_replace(scope: Scope, replace: syntax.Replace, match: Match) -> Replac
 class _Checker:
     def __init__(self, scope: Scope, match: Match) -> None:
         self.scope = scope
+        self.match = match
         self.root_results = match.ops[match.root].results if match.ops else ()
+        self.replaced: set[str] = set(self.root_results)
         self.steps: list[OpBuild | BuilderCall] = []
 
     def replacement(self, replace: syntax.Replace) -> Replacement:
@@ -68,7 +70,8 @@ class _Checker:
 
     def check_targets(self, replace: syntax.Replace) -> None:
         names = tuple(word.text for word in replace.targets)
-        if names == self.root_results or not self.root_results:
+        self.replaced.update(names)
+        if self.are_whole_ops(names) or not self.root_results:
             return
         for word in replace.targets:
             if word.text not in self.scope.names:
@@ -79,10 +82,21 @@ class _Checker:
                 return
         named = ", ".join("_" if name.startswith("$") else name for name in self.root_results)
         self.scope.problem(
-            f"replace names the results of the root: {named}",
+            f"replace names the results of the root, {named}, or of several ops with it",
             replace.targets[0].span.to(replace.targets[-1].span),
             "the root is the last op of match, or the one marked root",
         )
+
+    def are_whole_ops(self, names: tuple[str, ...]) -> bool:
+        """Whether `names` are the results of ops, the root among them."""
+        left = list(names)
+        results = [op.results for op in self.match.ops]
+        while left:
+            whole = next((each for each in results if list(each) == left[: len(each)]), None)
+            if not whole:
+                return False
+            left = left[len(whole) :]
+        return names.count(self.root_results[0]) == 1 if self.root_results else False
 
     def only_value(
         self, value: syntax.Binder | syntax.OpCall | syntax.Call | syntax.Absent, count: int
@@ -139,7 +153,7 @@ class _Checker:
                 "attributes stand in braces: {" + name + "}",
             )
             return None
-        if name in self.root_results:
+        if name in self.replaced:
             self.scope.problem(f"{name} is what is replaced", binder.span)
         return name
 

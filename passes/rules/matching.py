@@ -12,7 +12,7 @@ What the tree cannot share (captures, conditions) is asked rule by rule, in the 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -32,8 +32,10 @@ from tilewright.passes.rules.rule import (
     OperandPattern,
     OpPattern,
     Origin,
+    Part,
     Presence,
     Rule,
+    parts_of,
 )
 from tilewright.passes.rules.scope import property_class
 from tilewright.passes.rules.syntax import Let, Where
@@ -97,44 +99,111 @@ class MatchedRule:
 
 
 @dataclass(frozen=True)
-class _Leaf:
-    """A rule in one order of its commutative operands."""
+class _Bindings:
+    """Where the names of a part of a rule are found, once its ops are in their slots."""
 
-    priority: tuple[int, int, int]
-    rule: Rule
     values: tuple[tuple[str, Read], ...]
     lists: tuple[tuple[str, int, str], ...]
     """Names of variadic operands: the op's slot and the field."""
     captures: tuple[tuple[str, int, str, bool], ...]
     """Names of attributes: the op's slot, the attribute, whether it is a unit."""
+    ops: tuple[tuple[int, int], ...]
+    """The index of each op in the rule, and its slot."""
+
+    def bind(self, slots: Slots, names: dict[str, object]) -> bool:
+        """Add the names of this part; false where one stands for something else already."""
+        for name, read in self.values:
+            value = read(slots)
+            if names.setdefault(name, value) is not value:
+                return False
+        for name, slot, operands in self.lists:
+            listed = tuple(getattr(slots[slot], operands))
+            if names.setdefault(name, listed) != listed:
+                return False
+        for name, slot, attribute, is_unit in self.captures:
+            value = _attribute(slots[slot], attribute, is_unit)
+            if names.setdefault(name, value) != value:
+                return False
+        return True
+
+
+@dataclass(frozen=True)
+class _OtherPart:
+    """A part that begins at a user of a value, in one order of its commutative operands."""
+
+    anchor: str
+    head: type[Operation]
+    read_anchor: Read
+    questions: tuple[tuple[Callable[[Slots], Hashable], Hashable], ...]
+    slots: int
+    bindings: _Bindings
+
+    def find(self, names: Mapping[str, object]) -> Iterator[Slots]:
+        """The slots of all users of the anchor that match, in the order of the uses."""
+        value = names[self.anchor]
+        assert isinstance(value, SSAValue)
+        for user in dict.fromkeys(use.operation for use in value.uses):
+            if type(user) is not self.head:
+                continue
+            slots: Slots = [None] * self.slots
+            slots[0] = user
+            if self.read_anchor(slots) is value and all(
+                ask(slots) == answer for ask, answer in self.questions
+            ):
+                yield slots
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A rule in one order of its commutative operands."""
+
+    priority: tuple[int, int, int]
+    rule: Rule
+    bindings: _Bindings
+    others: tuple[tuple[_OtherPart, ...], ...]
+    """For each further part, its orders of operands."""
     sizes: tuple[tuple[str, str, int], ...]
     """Names of sizes: the value, and the axis."""
     clauses: tuple[tuple[str | None, Evaluate], ...]
     """A condition, or a name and its value."""
-    op_slots: tuple[int, ...]
 
     def bind(self, slots: Slots) -> MatchedRule | None:
         """What the names stand for; None where captures differ or a condition does not hold."""
-        names: dict[str, object] = {name: read(slots) for name, read in self.values}
-        for name, slot, operands in self.lists:
-            names[name] = tuple(getattr(slots[slot], operands))
-        bound: set[str] = set()
-        for name, slot, attribute, is_unit in self.captures:
-            value = _attribute(slots[slot], attribute, is_unit)
-            if name in bound and names[name] != value:
-                return None
-            bound.add(name)
-            names[name] = value
+        names: dict[str, object] = {}
+        if not self.bindings.bind(slots, names):
+            return None
+        ops = {index: op for index, at in self.bindings.ops if (op := slots[at]) is not None}
+        return self._extend(0, names, ops)
+
+    def _extend(
+        self, part: int, names: dict[str, object], ops: dict[int, Operation]
+    ) -> MatchedRule | None:
+        """Find the parts from `part` on; the first way to find them that meets the conditions."""
+        if part == len(self.others):
+            return self._finish(names, ops)
+        for other in self.others[part]:
+            for slots in other.find(names):
+                extended = dict(names)
+                if slots[0] in ops.values() or not other.bindings.bind(slots, extended):
+                    continue
+                found = {
+                    index: op for index, at in other.bindings.ops if (op := slots[at]) is not None
+                }
+                match = self._extend(part + 1, extended, {**ops, **found})
+                if match is not None:
+                    return match
+        return None
+
+    def _finish(self, names: dict[str, object], ops: dict[int, Operation]) -> MatchedRule | None:
+        """Bind sizes, and ask the conditions."""
         for name, value_name, axis in self.sizes:
             value = names[value_name]
             if value is None:
                 continue
             assert isinstance(value, SSAValue)
             size = graph.shape_of(value)[axis]
-            if name in bound and names[name] != size:
+            if names.setdefault(name, size) != size:
                 return None
-            bound.add(name)
-            names[name] = size
         try:
             for let, evaluate in self.clauses:
                 value = evaluate(names)
@@ -144,8 +213,7 @@ class _Leaf:
                     return None
         except NoValueError:
             return None
-        ops = tuple(op for slot in self.op_slots if (op := slots[slot]) is not None)
-        return MatchedRule(self.rule, names, ops)
+        return MatchedRule(self.rule, names, tuple(ops[index] for index in sorted(ops)))
 
 
 class Matcher:
@@ -183,15 +251,23 @@ class _Tree:
 
     def add(self, rule: Rule, number: int) -> None:
         """Add a rule, once for each order of its commutative operands."""
-        swappable = [index for index, op in enumerate(rule.ops) if _may_swap(op)]
-        for order, swaps in enumerate(product((False, True), repeat=len(swappable))):
-            swapped = frozenset(index for index, swap in zip(swappable, swaps, strict=True) if swap)
-            plan = _Plan(rule, swapped, self.slots)
+        parts, _ = parts_of(rule.ops, rule.root)
+        others = tuple(_other_part(rule, part) for part in parts[1:])
+        for order, plan in enumerate(_plans(rule, rule.root, self.slots)):
             node = self.node
             for question, answer in plan.questions():
                 _, answers = node.questions.setdefault(question.key, (question.ask, {}))
                 node = answers.setdefault(answer, _Node())
-            node.leaves.append(plan.leaf((-rule.benefit, number, order)))
+            node.leaves.append(
+                _Leaf(
+                    (-rule.benefit, number, order),
+                    rule,
+                    plan.bindings(),
+                    others,
+                    tuple(_named_sizes(rule)),
+                    tuple(_clauses(rule)),
+                )
+            )
 
     def matches(self, op: Operation) -> Iterator[MatchedRule]:
         slots: Slots = [None] * len(self.slots)
@@ -206,6 +282,42 @@ class _Tree:
                 yield match
 
 
+def _other_part(rule: Rule, part: Part) -> tuple[_OtherPart, ...]:
+    """A part that is found through the users of a value, in all orders of its operands."""
+    anchor = part.anchor
+    assert anchor is not None
+    assert anchor.value is not None
+    op = rule.ops[part.head]
+    made: list[_OtherPart] = []
+    slots: dict[Path, int] = {(): 0}
+    for plan in _plans(rule, part.head, slots):
+        field_name = anchor.field
+        if part.head in plan.swapped:
+            field_name = op.operands[1 - anchor.field_index].field
+        made.append(
+            _OtherPart(
+                anchor.value,
+                op.op,
+                _reader(op.op, (field_name, anchor.item), 0),
+                tuple((question.ask, answer) for question, answer in plan.questions()),
+                len(slots),
+                plan.bindings(),
+            )
+        )
+    # All orders share one table of slots, which has all its rows only now.
+    return tuple(replace(each, slots=len(slots)) for each in made)
+
+
+def _plans(rule: Rule, head: int, slots: dict[Path, int]) -> Iterator[_Plan]:
+    """The plans of the part at `head`, one for each order of its commutative operands."""
+    first = _Plan(rule, head, frozenset(), slots)
+    yield first
+    swappable = sorted(index for index in first.paths if _may_swap(rule.ops[index]))
+    for swaps in list(product((False, True), repeat=len(swappable)))[1:]:
+        chosen = frozenset(index for index, swap in zip(swappable, swaps, strict=True) if swap)
+        yield _Plan(rule, head, chosen, slots)
+
+
 def _may_swap(op: OpPattern) -> bool:
     """Whether another order of the operands can make a difference."""
     if not is_commutative(op.op):
@@ -215,9 +327,11 @@ def _may_swap(op: OpPattern) -> bool:
 
 
 class _Plan:
-    """The questions of a rule in one order of its operands, and where its names are found."""
+    """The questions of a part in one order of its operands, and where its names are found."""
 
-    def __init__(self, rule: Rule, swapped: frozenset[int], slots: dict[Path, int]) -> None:
+    def __init__(
+        self, rule: Rule, head: int, swapped: frozenset[int], slots: dict[Path, int]
+    ) -> None:
         self.rule = rule
         self.swapped = swapped
         self.slots = slots
@@ -226,7 +340,7 @@ class _Plan:
         """Inputs of the pattern: the first operand at which each stands."""
         self.paths: dict[int, Path] = {}
         self.lists: list[tuple[str, int, str]] = []
-        self.visit(rule.root, ())
+        self.visit(head, ())
         for name in self.places:
             self.ask_kinds(name)
 
@@ -353,31 +467,23 @@ class _Plan:
 
         self.ask((*key, is_optional), depth, 6, ask, True)
 
-    def leaf(self, priority: tuple[int, int, int]) -> _Leaf:
-        rule = self.rule
+    def bindings(self) -> _Bindings:
+        """Where the names of the part are found."""
         values: list[tuple[str, Read]] = [
             (name, self.read_place(place)) for name, place in self.places.items()
         ]
         captures: list[tuple[str, int, str, bool]] = []
         for index, path in self.paths.items():
             slot = self.slot(path)
-            op = rule.ops[index]
+            op = self.rule.ops[index]
             values += [(name, _result(slot, at)) for at, name in enumerate(op.results)]
             captures += [
                 (str(each.value), slot, each.name, each.is_unit)
                 for each in op.attributes
                 if each.test is AttributeTest.CAPTURE
             ]
-        return _Leaf(
-            priority,
-            rule,
-            tuple(values),
-            tuple(self.lists),
-            tuple(captures),
-            tuple(_named_sizes(rule)),
-            tuple(_clauses(rule)),
-            tuple(self.slot(self.paths[index]) for index in range(len(rule.ops))),
-        )
+        ops = tuple((index, self.slot(path)) for index, path in self.paths.items())
+        return _Bindings(tuple(values), tuple(self.lists), tuple(captures), ops)
 
 
 def _named_sizes(rule: Rule) -> Iterator[tuple[str, str, int]]:

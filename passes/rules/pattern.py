@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xdsl.dialects.builtin import UnknownLoc
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Operation, OpResult, SSAValue
 from xdsl.pattern_rewriter import PatternRewriter
+from xdsl.rewriter import InsertPoint
 from xdsl.transforms.dead_code_elimination import is_trivially_dead
 
 from tilewright.passes import actions
 from tilewright.passes.rewriting import AnnouncingPattern
 from tilewright.passes.rules.building import Builder, Built
 from tilewright.passes.rules.matching import MatchedRule, Matcher
-from tilewright.passes.rules.rule import Rule
+from tilewright.passes.rules.rule import Rule, parts_of
 
 
 class RulePattern(AnnouncingPattern):
@@ -27,6 +28,10 @@ class RulePattern(AnnouncingPattern):
         self.rules = tuple(rules)
         self._matcher = Matcher(self.rules)
         self._builders = {id(rule): Builder(rule) for rule in self.rules}
+        self._spread = {
+            id(rule) for rule in self.rules if len(parts_of(rule.ops, rule.root)[0]) > 1
+        }
+        """Rules whose ops need not lead to the root, so that they may stand behind it."""
 
     @property
     def roots(self) -> frozenset[type[Operation]]:
@@ -37,24 +42,76 @@ class RulePattern(AnnouncingPattern):
             built = self._builders[id(match.rule)].build(match.names)
             if built is None:
                 continue
-            if [value.type for value in built.results] != [value.type for value in op.results]:
+            targets = _targets(match)
+            is_spread = id(match.rule) in self._spread
+            place = _place(op, targets, built) if is_spread else op
+            if place is None or [each.type for each in built.results] != [
+                each.type for each in targets
+            ]:
                 built.discard()
                 continue
             if actions.begin(match.rule.name, op):
                 self.last_applied = match.rule.name
-                _replace(op, match, built, rewriter)
+                _replace(op, match, built, place, rewriter)
                 actions.end(built.ops)
             else:
                 built.discard()
             return
 
 
-def _replace(op: Operation, match: MatchedRule, built: Built, rewriter: PatternRewriter) -> None:
-    """Put what is built in the place of `op`, and erase what nothing uses any more."""
+def _targets(match: MatchedRule) -> list[OpResult]:
+    """The results that are replaced."""
+    values = (match.names[name] for name in match.rule.replacement.targets)
+    return [value for value in values if isinstance(value, OpResult)]
+
+
+def _place(root: Operation, targets: Sequence[OpResult], built: Built) -> Operation | None:
+    """The op before which new ops can stand: behind what they use, before what uses them.
+
+    That is what is replaced first, or what comes behind the last operand. None where there is no
+    such place in the root's block.
+    """
+    block = root.parent
+    if block is None:
+        return None
+    others = {operand for op in built.ops for operand in op.operands} | set(built.results)
+    order = {op: at for at, op in enumerate(block.ops)}
+    if any(target.op not in order for target in targets):
+        return None
+    made = set(built.ops)
+    behind = [
+        order[value.owner] + 1
+        for value in others
+        if isinstance(value.owner, Operation) and value.owner not in made and value.owner in order
+    ]
+    place = max([min(order[target.op] for target in targets), *behind])
+    for target in targets:
+        for use in target.uses:
+            user = block.find_ancestor_op_in_block(use.operation)
+            if user is not None and order[user] < place:
+                return None
+    return list(block.ops)[place]
+
+
+def _replace(
+    root: Operation,
+    match: MatchedRule,
+    built: Built,
+    place: Operation,
+    rewriter: PatternRewriter,
+) -> None:
+    """Put what is built in the place of `root`, and erase what nothing uses any more."""
     for new in built.ops:
-        _inherit(new, op, match)
-    rewriter.replace(op, built.ops, built.results)
-    matched = [old for old in reversed(match.ops) if old is not op]
+        _inherit(new, root, match)
+    new_of = dict(zip(_targets(match), built.results, strict=True))
+    replaced = list(dict.fromkeys(target.op for target in new_of))
+    if replaced == [root] and place is root:
+        rewriter.replace(root, built.ops, built.results)
+    else:
+        rewriter.insert(built.ops, InsertPoint.before(place))
+        for op in replaced:
+            rewriter.replace(op, [], [new_of[result] for result in op.results])
+    matched = [old for old in reversed(match.ops) if old not in replaced]
     for value in match.names.values():
         if isinstance(value, SSAValue) and isinstance(value.owner, Operation):
             matched.append(value.owner)

@@ -11,7 +11,7 @@ An attribute's value is what `attribute_value` makes of it: a float, int, bool, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -89,6 +89,52 @@ class OpPattern:
     uses: int | None
     """How many uses all results have together; None for any number."""
     span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Ops of a pattern that are found from one of them through operands.
+
+    The first part begins at the root; another at an op that is found among the users of a value,
+    which stands at its operand `anchor` and belongs to the parts before.
+    """
+
+    head: int
+    anchor: OperandPattern | None
+
+
+def parts_of(ops: Sequence[OpPattern], root: int) -> tuple[tuple[Part, ...], frozenset[int]]:
+    """The parts of a pattern in the order of search, and the ops that belong to none."""
+    producers = {name: index for index, op in enumerate(ops) for name in op.results}
+    known: set[str] = set()
+    left = set(range(len(ops)))
+
+    def add(index: int) -> None:
+        left.discard(index)
+        known.update(ops[index].results)
+        for operand in ops[index].operands:
+            if operand.value is None or operand.presence is Presence.ALL:
+                continue
+            known.add(operand.value)
+            if (producer := producers.get(operand.value)) in left and producer is not None:
+                add(producer)
+
+    parts = [Part(root, None)]
+    add(root)
+    while True:
+        found = next(
+            (
+                (index, operand)
+                for index in sorted(left)
+                for operand in ops[index].operands
+                if operand.value in known and operand.presence is Presence.REQUIRED
+            ),
+            None,
+        )
+        if found is None:
+            return tuple(parts), frozenset(left)
+        parts.append(Part(*found))
+        add(found[0])
 
 
 class Origin(Enum):
@@ -200,7 +246,10 @@ class OpBuild:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """What stands in for the results `targets` of the root: `steps` are done in order."""
+    """What stands in for `targets`: `steps` are done in order.
+
+    Targets are the results of the root, and of those other ops that are replaced with it.
+    """
 
     targets: tuple[str, ...]
     steps: tuple[OpBuild | BuilderCall, ...]
