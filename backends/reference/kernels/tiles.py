@@ -46,12 +46,13 @@ class Place:
 
     def covers(self, other: Place) -> bool:
         """Whether it lies over all of `other`, slot on slot. (False may also mean: not seen.)"""
+        lanes = self.replicated or self.rows >= (self.lanes if other.replicated else other.rows)
         return (
             self.offset <= other.offset
             and self.offset + self.width >= other.offset + other.width
-            and (self.stride == other.stride or self.slots == other.slots == 1)
-            and (self.rows >= other.rows or self.replicated)
-            and (self.replicated or not other.replicated or self.rows >= self.lanes)
+            and self.slots >= other.slots
+            and (self.stride == other.stride or other.slots == 1)
+            and lanes
         )
 
 
