@@ -12,11 +12,11 @@ from xdsl.dialects.builtin import FileLineColLoc, NameLoc, StringAttr
 from xdsl.dialects.builtin import IntAttr as Int
 
 
-def user_frame(*folders: str) -> FrameType | None:
-    """The innermost running frame whose file is in none of `folders`."""
+def user_frame(*paths: str) -> FrameType | None:
+    """The innermost running frame whose file is none of `paths` and in no folder of them."""
     frame = inspect.currentframe()
     here = __file__
-    while frame is not None and frame.f_code.co_filename.startswith((here, *folders)):
+    while frame is not None and frame.f_code.co_filename.startswith((here, *paths)):
         frame = frame.f_back
     return frame
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from xdsl.dialects.builtin import BoolAttr, FloatAttr, IntegerAttr, StringAttr, TensorType
@@ -192,13 +192,17 @@ def composite(
     return decorate
 
 
+_TAKEN = {"result", *(field.name for field in fields(CompositeOp))}
+"""Attributes of ops that are set when one is made; all others are in the class."""
+
+
 def signature_of(function: Callable[..., object]) -> tuple[dict[str, bool], dict[str, Plain]]:
     """Operands (name: may be left out) and properties (name: default) of a composite function."""
     operands: dict[str, bool] = {}
     keywords: dict[str, Plain] = {}
     for parameter in inspect.signature(function).parameters.values():
         default = parameter.default
-        if hasattr(GraphOp, parameter.name) or parameter.name in ("result", "parameter"):
+        if parameter.name in _TAKEN or hasattr(CompositeOp, parameter.name):
             raise OptionError(
                 f"{function.__name__} has a parameter {parameter.name!r}",
                 why="ops have an attribute of that name already",

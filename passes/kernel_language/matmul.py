@@ -57,7 +57,7 @@ def matmul(
     recording = current()
     views = [None if each is None else each.argument.view for each in (scale, bias)]
     given = MatMulViews(x.argument.view, weight.argument.view, y.argument.view, *views)
-    cost = Epilogue() if epilogue is None else _cost(epilogue, recording.chip)
+    cost = Epilogue() if epilogue is None else epilogue_cost(epilogue, recording.chip)
     problem = problem_of(given, channels_are_rows=transpose_right, epilogue=cost)
     try:
         tiling = choose_tiling(problem, recording.chip)
@@ -117,7 +117,7 @@ def _check(
         raise kernel_error(f"{product} with a bias {bias.describe()}", hint=f"[{n}]")
 
 
-def _cost(epilogue: MakeEpilogue, chip: Chip) -> Epilogue:
+def epilogue_cost(epilogue: MakeEpilogue, chip: Chip) -> Epilogue:
     """What an epilogue takes: it is traced on a tile of its own."""
     scratch = Recording("epilogue", [], chip)
     with recording_of(scratch):

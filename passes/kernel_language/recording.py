@@ -20,7 +20,13 @@ from tilewright.dialects.memory_types import GlobalType
 from tilewright.dialects.source_lines import named_location, readable_place, user_frame
 from tilewright.passes.kernels.builder import KernelBuilder
 
-_PACKAGE = str(Path(__file__).parent)
+_HERE = Path(__file__).parent
+_OURS = (
+    str(_HERE),
+    *(str(_HERE.parent / "kernels" / f"{name}.py") for name in ("builder", "elementwise")),
+    str(_HERE.parent / "kernels" / "matmul.py"),
+)
+"""Files that stand between the user's line and what it records."""
 
 
 @dataclass(eq=False)
@@ -49,7 +55,7 @@ class Recording(KernelBuilder):
         self._overwritten: dict[SSAValue, str] = {}
 
     def insert(self, op: Operation) -> Operation:
-        op.location = named_location(self.name, user_frame(_PACKAGE))
+        op.location = named_location(self.name, user_frame(*_OURS))
         super().insert(op)
         self.remember(op.results)
         return op
@@ -129,7 +135,7 @@ def current() -> Recording:
 
 def here() -> str:
     """The user's line that runs now: `file.py:line:column`."""
-    return readable_place(user_frame(_PACKAGE))
+    return readable_place(user_frame(*_OURS))
 
 
 def kernel_error(what: str, *, why: str | None = None, hint: str | None = None) -> IRError:

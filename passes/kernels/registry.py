@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -119,6 +120,18 @@ def register(*op_classes: type[Operation]) -> Callable[[KernelBuild], KernelBuil
         return build
 
     return decorate
+
+
+@contextmanager
+def temporarily() -> Generator[None]:
+    """What is registered inside is gone afterwards."""
+    _import_families()
+    before = dict(_BUILDERS)
+    try:
+        yield
+    finally:
+        _BUILDERS.clear()
+        _BUILDERS.update(before)
 
 
 def registered_ops() -> tuple[str, ...]:
