@@ -21,7 +21,13 @@ from tilewright.compiler.workbench.equivalence import (
 )
 from tilewright.compiler.workbench.failures import Failure, failure_of
 from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
-from tilewright.compiler.workbench.steps import Step, apply_steps, count_steps, show_step
+from tilewright.compiler.workbench.steps import (
+    Step,
+    StepCounter,
+    apply_steps,
+    count_steps,
+    show_step,
+)
 from tilewright.dialects.dominance import verify_module
 
 
@@ -61,6 +67,8 @@ def find_failure(
 ) -> Failure | None:
     """Run `passes` on a copy of `module` under the check; the first failure, if any.
 
+    Its pattern is known here if the failing pass has used no other.
+
     `only` is the number of the one pass that is checked by running the model; with `numerics` off
     none is.
     """
@@ -76,18 +84,26 @@ def find_failure(
         # Whatever a pass raises is what is looked for.
         if found.run is None:
             raise
-        return failure_of(error, found.run.name, found.run.number)
+        failure = failure_of(error, found.run.name, found.run.number)
+        patterns = found.steps.patterns
+        return replace(failure, pattern=next(iter(patterns))) if len(patterns) == 1 else failure
     return None
 
 
 @dataclass
 class _Last(Instrument):
-    """Remembers the pass that runs."""
+    """Remembers the pass that runs, and its patterns."""
 
     run: PassRun | None = None
 
+    def __post_init__(self) -> None:
+        self.steps = StepCounter()
+        self.watcher = self.steps
+
     def before_pass(self, run: PassRun) -> None:
         self.run = run
+        self.steps = StepCounter()
+        self.watcher = self.steps
 
 
 def bisect(

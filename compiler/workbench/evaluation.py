@@ -162,8 +162,8 @@ def first_difference(before: Outcome, after: Outcome) -> Difference | None:
     an element with an infinite radius, since it may overflow, is not judged.
     """
     old, new = before.named(), after.named()
-    if list(old) != list(new):
-        changed = sorted(set(old) ^ set(new))
+    if old.keys() != new.keys():
+        changed = sorted(old.keys() ^ new.keys())
         raise SignatureError(f"not both have {', '.join(changed)}")
     for name, value in old.items():
         found = difference(name, value, new[name])

@@ -31,14 +31,16 @@ class Step:
 
 
 class StepCounter(Watcher):
-    """Counts the steps of a pass."""
+    """Counts the steps of a pass, and which patterns there are."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.patterns: set[str] = set()
 
     def begin(self, pattern: str, op: Operation) -> bool:
-        del pattern, op
+        del op
         self.count += 1
+        self.patterns.add(pattern)
         return True
 
 

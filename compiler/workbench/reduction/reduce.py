@@ -25,7 +25,7 @@ from tilewright.compiler.workbench.reduction.functions import (
 from tilewright.compiler.workbench.reduction.operations import simplified
 from tilewright.compiler.workbench.reduction.shapes import resized
 from tilewright.compiler.workbench.reduction.trial import Trial, count_ops
-from tilewright.compiler.workbench.reduction.windows import windows
+from tilewright.compiler.workbench.reduction.windows import around, windows
 from tilewright.dialects.graph import shape_of
 from tilewright.dialects.scopes import functions_of
 
@@ -76,10 +76,11 @@ def reduce_module(
             return None
         failure = found.failure
     trial = Trial(module, passes, failure, options)
+    trial.first(around(trial.module, failure.op))
     trial.first(single_functions(trial.module))
     trial.first(single_scopes(trial.module))
     _until_none(trial, inlined)
-    _until_none(trial, lambda current: windows(current, trial.failure.op))
+    _until_none(trial, windows)
     while _until_none(trial, simplified) | _until_none(trial, resized):
         pass
     after = bisect(trial.module, passes[: failure.pass_number], options)

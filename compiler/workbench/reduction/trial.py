@@ -72,7 +72,8 @@ class Trial:
             return False
         if found is None or not self.failure.is_like(found) or found.pass_number != number:
             return False
-        return not self.failure.pattern or self._same_pattern(candidate, found)
+        known = bool(found.pattern) or not self.failure.pattern
+        return known or self._same_pattern(candidate, found)
 
     def _same_pattern(self, candidate: ModuleOp, found: Failure) -> bool:
         before = module_before(candidate, self._passes, found.pass_number)

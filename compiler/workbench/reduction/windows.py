@@ -19,17 +19,20 @@ _AROUND = (0, 1, 2, 4)
 """Ops before and after the suspect that are tried with it."""
 
 
-def windows(module: ModuleOp, suspect: str) -> Iterator[ModuleOp]:
-    """Parts of each function: what stands around the op `suspect`, then ever smaller pieces.
+def around(module: ModuleOp, suspect: str) -> Iterator[ModuleOp | None]:
+    """What stands around the ops that `suspect` may mean, in whatever function: first little."""
+    for reach in _AROUND:
+        for name in _graph_functions(module):
+            for place, op in enumerate(computing_ops(functions_of(module)[name])):
+                if _is_at(op, suspect):
+                    yield extracted(module, name, range(place - reach, place + reach + 1))
 
-    Runs of half of the ops, of a quarter and so on, each overlapping the one before by half.
-    """
+
+def windows(module: ModuleOp) -> Iterator[ModuleOp | None]:
+    """Parts of each function: runs of half of the ops, of a quarter and so on, each overlapping the
+    one before by half."""
     for name in _graph_functions(module):
         ops = computing_ops(functions_of(module)[name])
-        for place, op in enumerate(ops):
-            if suspect and _is_at(op, suspect):
-                for reach in _AROUND:
-                    yield extracted(module, name, range(place - reach, place + reach + 1))
         size = len(ops) // 2
         while size:
             for start in range(0, len(ops) - size + 1, max(1, size // 2)):
@@ -46,8 +49,10 @@ def _graph_functions(module: ModuleOp) -> list[str]:
 
 
 def _is_at(op: Operation, suspect: str) -> bool:
-    """Whether `op` is what `suspect` says, whatever function and scope it stands in now."""
-    return where_of(op).partition(" in @")[0] == suspect.partition(" in @")[0]
+    """Whether `suspect` names the place in the model that `op` comes from; without one, the op."""
+    place = where_of(op).partition(" in @")[0]
+    words = place.removeprefix(op.name) or place
+    return f"{words} in @" in f" {suspect} in @"
 
 
 def computing_ops(function: FuncOp) -> list[Operation]:

@@ -7,7 +7,7 @@ function of the right one. `mutated(mutation)` plants it for the duration of a b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,7 +15,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from tests.compiler.workbench.models import language_model, mixture
 from xdsl.dialects import arith, scf
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from tilewright.dialects import graph, tpu
@@ -27,15 +29,25 @@ PIPELINE = (
 )
 
 
+MODELS: Mapping[str, Callable[[], ModuleOp]] = {
+    "language model": language_model,
+    "mixture": mixture,
+}
+
+
 @dataclass(frozen=True)
 class Mutation:
     """A wrong `module.attribute` (`attribute` may be `Class.method`), made of the right one."""
 
     pass_name: str
+    pattern: str
+    """The step of the pass that is at fault."""
     name: str
     module: str
     attribute: str
     wrong: Callable[[Function], Function]
+    model: str = "language model"
+    pipeline: str = PIPELINE
 
     def __str__(self) -> str:
         return f"{self.pass_name}: {self.name}"
@@ -185,16 +197,26 @@ def _emit(field: str) -> Callable[[Function], Function]:
 _CONVERSION = "passes.lowerings.conversion"
 
 MUTATIONS = (
-    Mutation("convert-top-to-tpu", "drops biases", _CONVERSION, "Conversion.append", _drop_bias),
     Mutation(
         "convert-top-to-tpu",
+        "LowerMatMulToW8A16",
+        "drops biases",
+        _CONVERSION,
+        "Conversion.append",
+        _drop_bias,
+    ),
+    Mutation(
+        "convert-top-to-tpu",
+        "LowerToSameOp",
         "swaps the operands of Sub",
         _CONVERSION,
         "Conversion.append",
         _swap_operands_of_sub,
+        model="mixture",
     ),
     Mutation(
         "convert-top-to-tpu",
+        "LowerMatMulToW8A16",
         "transposes square weights",
         _CONVERSION,
         "Conversion.codes_and_scale",
@@ -202,6 +224,7 @@ MUTATIONS = (
     ),
     Mutation(
         "tile-for-local-memory",
+        "BuildKernel",
         "swaps cosines and sines",
         "passes.tile_for_local_memory",
         "_launch",
@@ -209,6 +232,7 @@ MUTATIONS = (
     ),
     Mutation(
         "tile-for-local-memory",
+        "BuildKernel",
         "leaves out a tile",
         "passes.tile_for_local_memory",
         "build_kernel",
@@ -216,6 +240,7 @@ MUTATIONS = (
     ),
     Mutation(
         "double-buffer",
+        "PipelineLoop",
         "loads tile i instead of i + 1",
         "passes.double_buffer",
         "_Pipeliner._next_loads",
@@ -223,6 +248,7 @@ MUTATIONS = (
     ),
     Mutation(
         "allocate-local-memory",
+        "PlaceTiles",
         "lays one ring over another",
         "passes.allocate_local_memory",
         "_place",
@@ -230,6 +256,7 @@ MUTATIONS = (
     ),
     Mutation(
         "insert-waits",
+        "InsertWaits",
         "waits for one command less",
         "passes.insert_waits",
         "derive_waits",
@@ -237,6 +264,7 @@ MUTATIONS = (
     ),
     Mutation(
         "emit-commands",
+        "EncodeKernel",
         "encodes products as sums",
         "passes.emit_commands",
         "expand",
@@ -244,6 +272,7 @@ MUTATIONS = (
     ),
     Mutation(
         "emit-commands",
+        "EncodeKernel",
         "stores the last tile in the place of the first",
         "passes.emit_commands",
         "expand",
