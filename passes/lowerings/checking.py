@@ -55,7 +55,7 @@ def check_lowered(
 
 def _is_in(value: SSAValue, block: Block) -> bool:
     owner = value.owner
-    return owner is block or (isinstance(owner, Operation) and owner.parent is block)
+    return owner is block or owner.parent is block
 
 
 def _described(value: object) -> str:
