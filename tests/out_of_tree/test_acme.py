@@ -19,6 +19,19 @@ func.func @main(%x: tensor<4x64xf32>) -> tensor<4x64xf32> {
   func.return %z : tensor<4x64xf32>
 }
 """
+IDLE = """
+func.func @main(%x: tensor<4x64xf32>) -> tensor<4x64xf32> {
+  %y = acme.SquaredRelu %x : tensor<4x64xf32> -> tensor<4x64xf32>
+  %z = top.Relu %y : tensor<4x64xf32> -> tensor<4x64xf32>
+  func.return %z : tensor<4x64xf32>
+}
+"""
+WRONG = """
+rule DropSquaredRelu {
+  match { y = acme.SquaredRelu(x) }
+  replace y with x
+}
+"""
 GUI = """
 import sys
 from pathlib import Path
@@ -48,10 +61,10 @@ def model(acme: Installation) -> Path:
 def test_its_names_are_listed(acme: Installation) -> None:
     rows = {row["name"]: row for row in acme.json("passes")}
     assert rows["fuse-squared-relu"]["package"] == "acme-tilewright"
-    assert {"acme.SquaredRelu", "acme.tpu.SquaredRelu"} < {r["name"] for r in acme.json("ops")}
-    assert "max(x, 0)^2" in acme.tw("ops", "acme.tpu.SquaredRelu")
-    assert "acme1" in acme.tw("chips")
-    assert acme.json("chips", "acme1")[0]["lanes"] == 128
+    ops = {row["name"]: row["documentation"] for row in acme.json("ops")}
+    assert "acme.SquaredRelu" in ops
+    assert "Primer" in ops["acme.tpu.SquaredRelu"]
+    assert {row["name"]: row["lanes"] for row in acme.json("chips")}["acme1"] == 128
     checks = {check["name"]: check for check in acme.json("doctor")["checks"]}
     assert checks["plugin acme"]["ok"]
     assert checks["plugin acme"]["detail"].startswith("acme-tilewright 1.2.0: dialects acme; ")
@@ -67,6 +80,29 @@ def test_its_pass_runs_in_tw_opt_and_xdsl_opt(acme: Installation, model: Path) -
     assert lowered.count("acme.tpu.SquaredRelu") == 2
     launched = acme.tw("opt", model, "-p", "acme-compile{chip=acme1 quant=f16}")
     assert launched.count("tpu.Launch @squared_relu_4x64_f16") == 2
+
+
+def test_every_pass_is_checked_on_its_op(acme: Installation, model: Path) -> None:
+    """From the model to commands on its chip: reference, bound and error propagation are used."""
+    pipeline = "acme-compile{chip=acme1 quant=f16}"
+    assert "bdc.program" in acme.tw("opt", model, "-p", pipeline, "--check-each-pass")
+
+
+def test_its_rules_are_listed_checked_and_applied(acme: Installation) -> None:
+    assert "DropReluOfSquaredRelu" in {rule["name"] for rule in acme.json("rules", "list")}
+    (rule,) = acme.json("rules", "check", acme.site / "acme_tilewright" / "acme.rules")
+    assert (rule["name"], rule["verdict"]) == ("DropReluOfSquaredRelu", "right")
+    (acme.folder / "idle.mlir").write_text(IDLE)
+    simplified = acme.tw("opt", "idle.mlir", "-p", "simplify-acme", "--check-each-pass")
+    assert "top.Relu" not in simplified
+    assert simplified.count("acme.SquaredRelu") == 1
+
+
+def test_a_wrong_rule_of_its_op_is_found(acme: Installation) -> None:
+    (acme.folder / "wrong.rules").write_text(WRONG)
+    done = acme.run(*TW, "rules", "check", "wrong.rules")
+    assert done.returncode == 13
+    assert "DropSquaredRelu" in done.stdout + done.stderr
 
 
 def test_xdsl_gui_lists_it(acme: Installation, model: Path) -> None:

@@ -7,10 +7,22 @@ and a backend.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tilewright.dialects.plugins import Plugin, lazy
 
+if TYPE_CHECKING:
+    from xdsl.passes import ModulePass
+
 _HERE = Path(__file__).parent
+_RULES = _HERE / "acme.rules"
+
+
+def _simplify_acme() -> type[ModulePass]:
+    from tilewright.passes.rules.rule_pass import rule_pass
+
+    return rule_pass("simplify-acme", _RULES)
+
 
 PLUGIN = Plugin(
     name="acme",
@@ -20,9 +32,12 @@ PLUGIN = Plugin(
         "acme_tilewright.lowerings",
         "acme_tilewright.kernels",
     ),
-    passes={"fuse-squared-relu": lazy("acme_tilewright.fuse_squared_relu:FuseSquaredReluPass")},
-    pipelines={"acme-compile": "fuse-squared-relu,compile"},
-    rules=(_HERE / "acme.rules",),
+    passes={
+        "fuse-squared-relu": lazy("acme_tilewright.fuse_squared_relu:FuseSquaredReluPass"),
+        "simplify-acme": _simplify_acme,
+    },
+    pipelines={"acme-compile": "fuse-squared-relu,simplify-acme,compile"},
+    rules=(_RULES,),
     chips={"acme1": _HERE / "acme1.toml"},
     importers={"acme-layers": lazy("acme_tilewright.layers:Layers")},
     backends={"acme-exact": lazy("acme_tilewright.exact:Exact")},
