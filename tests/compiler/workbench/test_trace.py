@@ -46,6 +46,20 @@ def test_a_step_says_what_became_of_an_op() -> None:
     assert [step.number for step in steps] == [*range(1, len(steps) + 1)]
 
 
+def test_steps_in_kernels_are_where_they_are_launched() -> None:
+    twice = TEXT.replace(
+        "  func.return %y",
+        "  %z = top.SiLU %y : tensor<4x64xf32> -> tensor<4x64xf32>\n  func.return %z",
+    )
+    for text, location in ((TEXT, "act (net.py:7)"), (twice, "act (net.py:7) and 1 more")):
+        trace = Trace()
+        module = parse_module(text, "m.mlir", places="missing")
+        run_pipeline(module, passes_from_text("compile"), (trace,))
+        of_kernel = [step for step in trace.steps if step.pass_name == "insert-waits"]
+        assert [step.location for step in of_kernel] == [location]
+        assert of_kernel[0].new_locations == (location,)
+
+
 def test_a_pass_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its steps are the functions that it has changed."""
 
