@@ -23,6 +23,7 @@ from tilewright.compiler.output import write_atomically
 from tilewright.compiler.workbench.runner import Instrument, PassRun
 from tilewright.compiler.workbench.sources import Source
 from tilewright.dialects.scopes import name_of, source_of
+from tilewright.dialects.tpu import LaunchOp
 from tilewright.passes.actions import Watcher
 
 WHOLE_PASS = "(whole pass)"
@@ -83,6 +84,25 @@ class Recorder(Watcher):
         self.steps: list[Step] = []
         self.run: PassRun | None = None
         self._begun: Step | None = None
+        self._launched: dict[str, list[str]] = {}
+
+    def start(self, run: PassRun) -> None:
+        """Expect the steps of a pass."""
+        self.run = run
+        self._launched = {}
+        for op in run.module.walk():
+            if isinstance(op, LaunchOp):
+                places = self._launched.setdefault(op.kernel.string_value(), [])
+                places.append(location_text(op))
+
+    def location(self, op: Operation) -> str:
+        """Where an op stands in the source; for one of a kernel, where the kernel is launched."""
+        own = location_text(op)
+        if own:
+            return own
+        places = [text for text in self._launched.get(_symbol_around(op), []) if text]
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        return f"{places[0]}{more}" if places else ""
 
     def begin(self, pattern: str, op: Operation) -> bool:
         run = self.run
@@ -94,7 +114,7 @@ class Recorder(Watcher):
                 pattern,
                 op.name,
                 _symbol_around(op),
-                location_text(op),
+                self.location(op),
                 op_text(op),
             )
         return True
@@ -105,7 +125,7 @@ class Recorder(Watcher):
         step = replace(
             self._begun,
             new_ops=tuple(op.name for op in new_ops),
-            new_locations=tuple(dict.fromkeys(location_text(op) for op in new_ops)),
+            new_locations=tuple(dict.fromkeys(self.location(op) for op in new_ops)),
             after="\n".join(op_text(op) for op in new_ops),
         )
         self._begun = None
@@ -128,7 +148,7 @@ class Trace(Instrument):
         return self.recorder.steps
 
     def before_pass(self, run: PassRun) -> None:
-        self.recorder.run = run
+        self.recorder.start(run)
         self._count = len(self.steps)
         self._symbols = _symbol_texts(run.module)
 
