@@ -149,11 +149,12 @@ def temporarily(*lowerings: Lowering) -> Generator[None]:
 
 def _load_plugins() -> None:
     load_modules()
-    _register_rules_of_plugins()
+    register_rules_of_plugins()
 
 
 @cache
-def _register_rules_of_plugins() -> None:
+def register_rules_of_plugins() -> None:
+    """Register the lowerings in the rule files of plugins, once; a broken file is warned of."""
     for each in discover():
         for path in each.plugin.rules if each.plugin is not None else ():
             from tilewright.passes.lowerings.from_rules import register_rules  # only if there are

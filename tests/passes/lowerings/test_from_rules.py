@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from xdsl.dialects.builtin import ModuleOp
 from tilewright.compiler.workbench.inputs import GeneratedInputs
 from tilewright.dialects.context import make_context, parse_module
 from tilewright.dialects.dominance import verify_module
+from tilewright.dialects.plugins import Installed, Plugin
 from tilewright.dialects.scopes import functions_of
 from tilewright.passes.actions import watching
 from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass
-from tilewright.passes.lowerings import Lowering, registered_lowerings, temporarily
+from tilewright.passes.lowerings import Lowering, registered_lowerings, registry, temporarily
 from tilewright.passes.lowerings.from_rules import lowering_of, register_rules
 from tilewright.passes.rules.checking import load_rules
 from tilewright.passes.rules.source import RuleError, Source
@@ -126,3 +128,36 @@ def test_an_option_that_the_conversion_lacks_is_shown_in_its_line() -> None:
     (rule,) = load_rules(Source("mine.rules", text)).lowerings
     with pytest.raises(RuleError, match=r"mine\.rules:1:1: quantum = 'f16' is no option"):
         lowering_of(rule)
+
+
+@pytest.fixture
+def plugin_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Generator[Callable[[str], None]]:
+    """Installs a plugin with one file of rules, of that text."""
+    load = registry.register_rules_of_plugins
+
+    def install(text: str) -> None:
+        path = tmp_path / "acme.rules"
+        path.write_text(text)
+        found = Installed("acme", "acme:P", "acme", "1", Plugin("acme", rules=(path,)))
+        monkeypatch.setattr(registry, "discover", lambda: (found,))
+        load.cache_clear()
+
+    with temporarily():
+        yield install
+    load.cache_clear()
+
+
+def test_lowerings_of_plugins_are_there(plugin_with: Callable[[str], None]) -> None:
+    plugin_with(RULES.replace("TRANSPOSED", "true"))
+    assert "LowerSiLUByParts" in [each.name for each in registered_lowerings()]
+
+
+def test_a_broken_file_of_a_plugin_is_left_out_and_said(
+    plugin_with: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin_with("lowering {")
+    assert op_names(converted(model(True), "f16")[0])[-2:] == ["tpu.SiLU", "func.return"]
+    said = capsys.readouterr().err
+    assert "plugin acme of acme 1: the lowerings in its acme.rules are left out" in said
