@@ -7,23 +7,19 @@ are thin wrappers (`tensor.py`) around what `emit` returns.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 
-from xdsl.dialects.builtin import FileLineColLoc, NameLoc, StringAttr
-from xdsl.dialects.builtin import IntAttr as Int
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
 from tilewright.compiler.dsl.chains import join_chains
 from tilewright.dialects.errors import IRError, UnsupportedError
+from tilewright.dialects.source_lines import named_location, readable_place, user_frame
 
 _PACKAGE = str(Path(__file__).parent)
 
@@ -166,59 +162,23 @@ def emit(op: Operation, name: str | None = None) -> Sequence[SSAValue]:
     location.
     """
     builder = current().builder
-    op.location = _location(name or builder.path() or op.name.rpartition(".")[2])
+    label = name or builder.path() or op.name.rpartition(".")[2]
+    op.location = named_location(label, _user_frame())
     builder.block.add_op(op)
     return op.results
 
 
 def _user_frame() -> FrameType | None:
     """The innermost frame outside of the DSL's own files."""
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    return frame
-
-
-def _position(frame: FrameType) -> tuple[int, int]:
-    """Line and column, both from 1, of what `frame` executes."""
-    return _position_in(frame.f_code, frame.f_lasti)
-
-
-def _position_in(code: CodeType, instruction: int) -> tuple[int, int]:
-    positions = islice(code.co_positions(), instruction // 2, None)
-    line, _, column, _ = next(positions, (None, None, None, None))
-    return line or code.co_firstlineno, (column or 0) + 1
-
-
-def _location(name: str) -> NameLoc:
-    frame = _user_frame()
-    if frame is None:
-        return NameLoc(StringAttr(name), FileLineColLoc(StringAttr("<unknown>"), Int(0), Int(0)))
-    return NameLoc(StringAttr(name), _place(frame.f_code, frame.f_lasti))
-
-
-@lru_cache(maxsize=1024)
-def _place(code: CodeType, instruction: int) -> FileLineColLoc:
-    """The source position of an instruction: a line in a loop is looked up once."""
-    line, column = _position_in(code, instruction)
-    return FileLineColLoc(StringAttr(Path(code.co_filename).name), Int(line), Int(column))
+    return user_frame(_PACKAGE)
 
 
 def where() -> str:
     """The user's line, and the module that is being traced, for an error message."""
-    frame = _user_frame()
-    place = "unknown"
-    if frame is not None:
-        line, column = _position(frame)
-        place = f"{_readable(frame.f_code.co_filename)}:{line}:{column}"
+    place = readable_place(_user_frame())
     tracer = _tracer.get()
     module = tracer.running_module() if tracer is not None else ""
     return f"{place} (in {module})" if module else place
-
-
-def _readable(filename: str) -> str:
-    path = Path(filename)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
 
 
 def shape_error(what: str, *, why: str | None = None, hint: str | None = None) -> UnsupportedError:
