@@ -36,7 +36,7 @@ class CheckOptions:
 
 def cases_of(names: Sequence[str]) -> tuple[InputCase, ...]:
     """The cases of these names; raises `OptionError` for one that there is not, or for none."""
-    known = {case: case for case in CASES}
+    known: dict[str, InputCase] = {case: case for case in CASES}
     for name in names or ("",):
         if name not in known:
             raise OptionError(f"unknown case of inputs {name!r}", hint=f"one of {', '.join(CASES)}")

@@ -31,7 +31,6 @@ from tilewright.dialects.element_types import F32, ElementType
 from tilewright.dialects.errors import OptionError
 from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.dialects.scopes import functions_of, walk_calls
-from tilewright.dialects.tpu.structure import WeightForm
 
 Array = npt.NDArray[Any]
 InputCase = Literal["random", "zeros", "large", "one-hot"]
@@ -243,8 +242,8 @@ def public_functions(module: ModuleOp) -> list[str]:
 
 def _form_of(op: graph.Weight) -> tuple[str, bool]:
     if isinstance(op, tpu.WeightOp):
-        return op.form.data.value, op.transposed is not None
-    return WeightForm.DENSE.value, False
+        return str(op.form.data), op.transposed is not None
+    return "dense", False
 
 
 def _source_shape(op: graph.Weight) -> tuple[int, ...]:

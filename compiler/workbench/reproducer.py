@@ -30,7 +30,7 @@ from xdsl.passes import ModulePass
 
 from tilewright.compiler.output import storage_errors
 from tilewright.compiler.workbench.bisect import bisect_steps
-from tilewright.compiler.workbench.equivalence import CheckOptions, module_before
+from tilewright.compiler.workbench.equivalence import CheckOptions, chip_of, module_before
 from tilewright.compiler.workbench.failures import Failure, failure_of
 from tilewright.compiler.workbench.inputs import GeneratedInputs, InputCase
 from tilewright.compiler.workbench.pipelines import passes_from_text, pipeline_text
@@ -89,7 +89,8 @@ class Reproducer:
         if self.after is not None:
             (folder / AFTER).write_text(print_module(self.after), "utf-8")
         with (folder / INPUTS).open("wb") as file:
-            np.savez_compressed(file, **argument_arrays(self.input, self.options))
+            arrays = argument_arrays(self.input, self.options)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         text = json.dumps(self._description(), indent=2, ensure_ascii=False)
         (folder / DESCRIPTION).write_text(text + "\n", "utf-8")
         (folder / README).write_text(self._readme(), "utf-8")
@@ -102,7 +103,7 @@ class Reproducer:
             "pipeline": pipeline_text(self.passes, all_options=True),
             "failing_pass": pipeline_text(self.passes[first : first + 1], all_options=True),
             "pipeline_from_failing_pass": pipeline_text(self.passes[first:], all_options=True),
-            "chip": next((each.chip for each in self.passes if hasattr(each, "chip")), None),
+            "chip": chip_of(self.passes).name,
             "seed": self.options.seed,
             "cases": list(self.options.cases),
             "versions": dict(self.versions),

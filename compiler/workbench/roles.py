@@ -127,7 +127,7 @@ def _kind(op: Operation, index: int) -> RoleKind | None:
     if isinstance(op, graph.RMSNorm | graph.LayerNorm):
         return "weight of a norm" if operand is op.weight else None
     if isinstance(op, graph.Rope):
-        return {1: "cos", 2: "sin"}.get(index)
+        return (None, "cos", "sin")[index]
     if isinstance(op, graph.Attention):
         return "mask" if operand is op.mask else None
     function = op.name.rpartition(".")[2]

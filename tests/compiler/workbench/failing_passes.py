@@ -60,7 +60,7 @@ class _Silent(ModulePass):
         del ctx
         for inner in op.walk():
             if isinstance(inner, top.MulConstOp):
-                inner.value = float_attr(self.value)
+                inner.properties["value"] = float_attr(self.value)
 
 
 @contextmanager

@@ -132,7 +132,7 @@ def test_a_pass_that_changes_the_fifteenth_digit_is_right_and_the_tenth_wrong() 
         def change(module: ModuleOp) -> None:
             for op in module.walk():
                 if isinstance(op, top.MulConstOp):
-                    op.value = float_attr(op.value.value.data * factor)
+                    op.properties["value"] = float_attr(op.value.value.data * factor)
 
         return change
 

@@ -112,7 +112,7 @@ def test_other_versions_are_noted(tmp_path: Path) -> None:
     document["versions"]["numpy"] = "1.0"
     document["plugins"] = ["acme-gone"]
     (folder / "reproducer.json").write_text(json.dumps(document))
-    np.savez(folder / "inputs.npz", **{"random.main.0": np.zeros(3)})
+    np.savez(folder / "inputs.npz", allow_pickle=False, **{"random.main.0": np.zeros(3)})
     notes = replay(folder).notes
     assert [note.split(" ")[0] for note in notes] == ["numpy", "plugin", "this"]
     assert "it was 1.0" in notes[0]
