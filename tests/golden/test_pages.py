@@ -79,3 +79,12 @@ def test_the_diff_on_the_page(
     Path("layer.mlir").write_text(layer[1])
     session(["tw opt layer.mlir --compile=quant=f16 --print-ir-tree-dir=s --stop-after=1"], capsys)
     assert Path("s", "01-convert-top-to-tpu.diff").read_text() == diff[1]
+
+
+def test_the_expected_error_on_the_page(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```mlir\n([^`]*expected-error[^`]*)```", PAGE.read_text())
+    path = tmp_path / "m.mlir"
+    path.write_text(block)
+    assert run(["opt", str(path), "--verify-diagnostics"]) == 0
+    path.write_text(block.replace("[4, 32]", "[4, 33]"))
+    assert run(["opt", str(path), "--verify-diagnostics"]) == 1
