@@ -19,6 +19,7 @@ from tilewright.compiler.output import write_atomically
 from tilewright.dialects.documentation import render_markdown
 from tilewright.dialects.errors import OptionError
 from tilewright.passes.registry import PASSES, STAGES
+from tilewright.passes.rules.rule_pass import RulePass
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class PassDoc:
     summary: str
     """The first paragraph of its docstring."""
     description: str
-    """The rest, as markdown: an example, what it requires and guarantees, options."""
+    """The rest, as markdown: an example, what it requires and guarantees, options, rules."""
     options: Mapping[str, str]
     """Defaults by name, as they are written in a pipeline; empty where there is none."""
     legal: tuple[str, ...]
@@ -52,10 +53,17 @@ def document_pass(name: str) -> PassDoc:
         name,
         pass_class.__name__,
         " ".join(summary.split()),
-        description.strip(),
+        _with_rules(pass_class, description.strip()),
         _options(pass_class),
         legal,
     )
+
+
+def _with_rules(pass_class: type[ModulePass], description: str) -> str:
+    """`description`, and a list of the rules of a pass that has them in a file."""
+    if not issubclass(pass_class, RulePass) or pass_class.rules_file is None:
+        return description
+    return f"{description}\n\nRules:\n\n{pass_class.rule_list()}".strip()
 
 
 def _options(pass_class: type[ModulePass]) -> dict[str, str]:

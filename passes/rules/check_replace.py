@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from xdsl.irdl import IRDLOperation, OpDef, OptOperandDef, OptPropertyDef, VarOperandDef
 
@@ -170,7 +171,7 @@ class _Checker:
         op, definition = resolved
         making = making_of(op)
         operands = self.operands(call, definition)
-        attributes = self.attributes(call, op, definition, making)
+        attributes = self.attributes(call, op, definition)
         result_type = self.result_type(call.result_type)
         if making is Making.GENERIC and result_type is None:
             scope.problem(
@@ -228,9 +229,9 @@ class _Checker:
         return tuple(names)
 
     def attributes(
-        self, call: syntax.OpCall, op: type[IRDLOperation], definition: OpDef, making: Making
+        self, call: syntax.OpCall, op: type[IRDLOperation], definition: OpDef
     ) -> tuple[tuple[str, Expression], ...]:
-        known = _arguments(op, definition, making)
+        known = _arguments(op)
         made: dict[str, Expression] = {}
         for attribute in call.attributes:
             name = attribute.name.text
@@ -291,6 +292,7 @@ class _Checker:
         return check_expression(self.scope, dim)
 
 
+@cache
 def making_of(op: type[IRDLOperation]) -> Making:
     """How the constructor of `op` takes its operands."""
     parameters = inspect.signature(op).parameters
@@ -301,8 +303,10 @@ def making_of(op: type[IRDLOperation]) -> Making:
     return Making.IN_ORDER
 
 
-def _arguments(op: type[IRDLOperation], definition: OpDef, making: Making) -> dict[str, bool]:
+@cache
+def _arguments(op: type[IRDLOperation]) -> Mapping[str, bool]:
     """What the constructor of `op` takes besides operands, and whether it must be given."""
+    definition, making = op.get_irdl_definition(), making_of(op)
     fields = dict(definition.operands)
     parameters = inspect.signature(op).parameters
     named = {

@@ -116,7 +116,8 @@ def parts_of(ops: Sequence[OpPattern], root: int) -> tuple[tuple[Part, ...], fro
             if operand.value is None or operand.presence is Presence.ALL:
                 continue
             known.add(operand.value)
-            if (producer := producers.get(operand.value)) in left and producer is not None:
+            producer = producers.get(operand.value)
+            if producer is not None and producer in left:
                 add(producer)
 
     parts = [Part(root, None)]

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from tests.passes.rules.support import function, names
 
+from tilewright.compiler import reference_pages
 from tilewright.dialects.context import make_context
 from tilewright.dialects.errors import InternalError, OptionError
 from tilewright.passes.canonicalize_top import CanonicalizeTopPass
@@ -98,6 +99,15 @@ def test_rules_in_a_file_beside_the_module(module: ModuleType):
     module.BesidePass().apply(make_context(), target)
     assert names(target) == ["Abs"]
     assert module.BesidePass.rule_list() == ("- `NegOfNeg`: Two negations are none.\n- `Untold`")
+
+
+def test_the_documentation_of_a_pass_lists_its_rules(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reference_pages, "PASSES", {"beside": lambda: module.BesidePass})
+    document = reference_pages.document_pass("beside")
+    assert document.summary == "Rules in a file."
+    assert document.description == "Rules:\n\n" + module.BesidePass.rule_list()
 
 
 def test_a_pass_without_any_python(tmp_path: Path):
