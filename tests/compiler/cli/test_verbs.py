@@ -17,7 +17,7 @@ from tilewright.compiler.artifact import open_artifact
 from tilewright.compiler.cli.failures import TERMINATED
 from tilewright.dialects.context import parse_module
 from tilewright.dialects.dominance import verify_module
-from tilewright.passes.registry import PASSES
+from tilewright.passes.registry import PASSES, PIPELINES
 
 PROMPT = "5,6,7"
 BY_NAME = {"launches", "stages_s", "outputs", "model", "options", "inputs"}
@@ -288,8 +288,9 @@ def test_passes(tw: Tw) -> None:
     assert all(row["summary"] for row in rows)
     options = next(row["options"] for row in rows if row["name"] == "convert-top-to-tpu")
     assert options["quant"] == "w8a16"
-    text = tw.text("passes")
-    assert len(text.splitlines()) == len(PASSES) + 2
+    passes, pipelines = tw.text("passes").split("\n\n")
+    assert len(passes.splitlines()) == len(PASSES) + 2
+    assert len(pipelines.splitlines()) == len(PIPELINES) + 2
 
 
 def test_ops(tw: Tw) -> None:
