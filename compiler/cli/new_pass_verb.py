@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import keyword
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -285,11 +284,12 @@ def carry_out(plan: Plan) -> None:
             f"{existing[0]} exists already",
             why="nothing is overwritten, and nothing was written",
         )
-    with _undone_on_failure(plan):
+    with _undone_on_failure(plan) as written:
         for path, text in plan.new.items():
             with storage_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("x", encoding="utf-8") as file:
+                    written.append(path)
                     file.write(text)
         for path, text in plan.changed.items():
             write_atomically(path, text)
@@ -298,18 +298,20 @@ def carry_out(plan: Plan) -> None:
 
 
 @contextmanager
-def _undone_on_failure(plan: Plan) -> Generator[None]:
-    """Leave everything as it was if anything fails inside."""
+def _undone_on_failure(plan: Plan) -> Generator[list[Path]]:
+    """Leave everything as it was if anything fails inside; the list takes the files written."""
     kept = [*plan.changed, *(file for each in plan.finishing for file in each.iterdir())]
     before = {path: path.read_bytes() for path in kept if path.is_file()}
-    parents = {folder for path in plan.new for folder in path.parents if not folder.exists()}
+    folders = {folder for path in plan.new for folder in path.parents if not folder.exists()}
+    written: list[Path] = []
     try:
-        yield
+        yield written
     except BaseException:
-        for path in plan.new:
+        for path in written:
             path.unlink(missing_ok=True)
-        for folder in sorted(parents, key=lambda each: len(each.parts), reverse=True):
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
         for path, data in before.items():
             if path.read_bytes() != data:
                 path.write_bytes(data)

@@ -91,7 +91,7 @@ def test_every_pass_is_checked_on_its_op(acme: Installation, model: Path) -> Non
 def test_its_rules_are_listed_checked_and_applied(acme: Installation) -> None:
     assert "DropReluOfSquaredRelu" in {rule["name"] for rule in acme.json("rules", "list")}
     (rule,) = acme.json("rules", "check", acme.site / "acme_tilewright" / "acme.rules")
-    assert (rule["name"], rule["verdict"]) == ("DropReluOfSquaredRelu", "right")
+    assert (rule["rule"], rule["verdict"]) == ("DropReluOfSquaredRelu", "right")
     (acme.folder / "idle.mlir").write_text(IDLE)
     simplified = acme.tw("opt", "idle.mlir", "-p", "simplify-acme", "--check-each-pass")
     assert "top.Relu" not in simplified

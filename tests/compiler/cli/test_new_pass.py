@@ -112,7 +112,13 @@ def test_a_failure_at_the_end_leaves_all_as_it_was(tmp_path: Path) -> None:
         raise OptionError("no more")
 
     new = tmp_path / "deep" / "er" / "new.py"
-    plan = Plan({}, {new: "text"}, {tmp_path / "registry.py": "changed"}, finish, (pages,))
+    plan = Plan(
+        {},
+        {new: "text", tmp_path / "b.py": ""},
+        {tmp_path / "registry.py": "changed"},
+        finish,
+        (pages,),
+    )
     with pytest.raises(OptionError, match="no more"):
         carry_out(plan)
     assert names_in(tmp_path) == ["pages", "registry.py"]
