@@ -56,7 +56,7 @@ golden: $(VENV)/test
 
 # Where the full-size benchmark writes: about 35 GB.
 FOLDER ?= build/full-size
-SCRIPTS := startup quantize_weight one_matmul kernel_language estimate_chatglm2 compile_depth check_each_pass find_miscompiles
+SCRIPTS := startup quantize_weight one_matmul kernel_language estimate_chatglm2 compile_depth check_each_pass find_miscompiles rules
 
 benchmarks: $(VENV)/test
 	for script in $(SCRIPTS); do $(BIN)/python benchmarks/$$script.py || exit 1; done
