@@ -47,6 +47,23 @@ for each in get_available_pass_list(dialects, passes, text, (), True):
 """
 """What `xdsl-gui` lists for a file, without its terminal."""
 
+DSL = """
+import numpy as np
+from acme_tilewright.dialect import SquaredReluOp
+from tilewright.compiler import dsl
+from tilewright.compiler.dsl.tensor import apply
+from tilewright.compiler.executable import compile_module
+from tilewright.compiler.pipeline import CompileOptions
+
+@dsl.function(x=dsl.f32(4, 64))
+def main(x):
+    return apply(SquaredReluOp, x)
+
+executable = compile_module(dsl.trace(main), {}, CompileOptions("f32", chip="acme1"))
+(y,) = executable.run("main", x=np.full((4, 64), 3.0))
+print(y.min(), y.max())
+"""
+
 X = np.random.default_rng(3).standard_normal((4, 64))
 EXPECTED = np.maximum(np.tanh(X), 0) ** 4
 
@@ -136,6 +153,10 @@ def run(acme: Installation, artifact: str, backend: str) -> tuple[int, np.ndarra
     with np.load(acme.folder / f"{backend}.npz") as archive:
         (values,) = archive.values()
     return document["cycles"], values
+
+
+def test_models_of_the_dsl_use_its_op(acme: Installation) -> None:
+    assert acme.output(sys.executable, "-c", DSL).split() == ["9.0", "9.0"]
 
 
 def test_its_importer_reads_models(acme: Installation, model: Path) -> None:
