@@ -10,6 +10,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation
 
 from tilewright.backends.chip import Chip
+from tilewright.backends.program import Kernel
 from tilewright.compiler.workbench.evaluation import (
     Launched,
     Outcome,
@@ -57,7 +58,14 @@ class Baseline:
         self._inputs, self._chip, self._whole = inputs, chip, whole
         self._simulation = Simulation(chip) if simulation is None else simulation
         self._launches: dict[str, Launched] = {}
-        self._note(module)
+        self._encoded: dict[str, Kernel] = {}
+        self._timed: dict[str, FuncOp] = {}
+        self._numbers: dict[str, int] = {}
+        self._graph, self._kernels = _prints(module)
+        self._chains = chains_of(module)
+        for op in module.ops:
+            if _is_kernel(op):
+                self._note(op)
         with nullcontext() if whole else single_calls(module):
             self._outcomes: dict[tuple[str, str], Outcome] = {
                 (name, each.case): evaluate(
@@ -71,19 +79,13 @@ class Baseline:
                 for name in public_functions(module)
             }
 
-    def _note(self, module: ModuleOp) -> None:
-        """Remember what the module consists of."""
-        self._graph = {symbol_of(op): fingerprint(op) for op in module.ops if not _is_kernel(op)}
-        self._chains = chains_of(module)
-        kernels = {symbol_of(op): op for op in module.ops if _is_kernel(op)}
-        self._kernels = {name: fingerprint(op) for name, op in kernels.items()}
-        self._numbers = {name: fingerprint(op, _TIMING) for name, op in kernels.items()}
-        # Emission replaces kernels: they are needed once more then.
-        self._timed = {
-            name: op.clone()
-            for name, op in kernels.items()
-            if isinstance(op, FuncOp) and has_waits(op)
-        }
+    def _note(self, op: Operation) -> None:
+        """Remember of a kernel what its next form is checked against."""
+        name = symbol_of(op)
+        self._numbers[name] = fingerprint(op, _TIMING)
+        if isinstance(op, FuncOp) and has_waits(op):
+            # Emission replaces it: it is needed once more then.
+            self._timed[name] = op.clone()
 
     def check(self, module: ModuleOp, pass_name: str, *, again: Callable[[], ModuleOp]) -> Baseline:
         """The baseline of `module`, which `pass_name` has made of the module of this one.
@@ -91,13 +93,16 @@ class Baseline:
         `again` makes the module of this one anew. Raises `MiscompileError` where the new module
         computes something else, races, or cannot be executed.
         """
-        kernels = {symbol_of(op): op for op in module.ops if _is_kernel(op)}
-        graph = {symbol_of(op): fingerprint(op) for op in module.ops if not _is_kernel(op)}
+        graph, kernels = _prints(module)
         if graph == self._graph and kernels.keys() == self._kernels.keys():
-            changed = [op for name, op in kernels.items() if fingerprint(op) != self._kernels[name]]
+            changed = [
+                op
+                for op in module.ops
+                if _is_kernel(op) and kernels[symbol_of(op)] != self._kernels[symbol_of(op)]
+            ]
             if changed:
                 self._check_kernels(module, changed, pass_name)
-                self._note(module)
+            self._kernels = kernels
             return self
         if not self._whole and chains_of(module) != self._chains:
             inputs, chip = self._inputs, self._chip
@@ -111,6 +116,7 @@ class Baseline:
         for op in changed:
             with _executing(pass_name, kernel_text(op)):
                 self._check_kernel(op, pass_name)
+            self._note(op)
         if all(isinstance(op, ProgramOp) for op in module.ops if _is_kernel(op)):
             with _executing(pass_name, "the linked program"):
                 for each in self._inputs:
@@ -121,14 +127,14 @@ class Baseline:
         launched = self._launches.get(name)
         if isinstance(op, ProgramOp):
             if launched is not None and name in self._timed:
-                kernel = self._timed[name]
-                check_commands(op, kernel, launched, self._simulation, self._chip, pass_name)
+                kernel, planned = self._timed[name], self._encoded.get(name)
+                check_commands(op, kernel, planned, launched, self._simulation, pass_name)
             return
         assert isinstance(op, FuncOp)
         if launched is not None and fingerprint(op, _TIMING) != self._numbers[name]:
             check_numbers(op, launched, pass_name)
         if has_waits(op):
-            check_waits(op, launched, self._chip, pass_name)
+            self._encoded[name] = check_waits(op, launched, self._chip, pass_name)
 
     def _check_functions(self, module: ModuleOp, pass_name: str) -> Baseline:
         with _executing(pass_name, "the module"):
@@ -148,6 +154,15 @@ class Baseline:
         for (name, case), outcome in self._outcomes.items():
             _compare(name, case, outcome, after._outcomes[name, case], pass_name)
         return after
+
+
+def _prints(module: ModuleOp) -> tuple[dict[str, int], dict[str, int]]:
+    """The fingerprints of what launches kernels, and of the kernels."""
+    graph: dict[str, int] = {}
+    kernels: dict[str, int] = {}
+    for op in module.ops:
+        (kernels if _is_kernel(op) else graph)[symbol_of(op)] = fingerprint(op)
+    return graph, kernels
 
 
 def _is_kernel(op: Operation) -> bool:

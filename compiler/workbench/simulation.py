@@ -27,7 +27,7 @@ class Simulation:
     """Runs single kernels on one machine, on arrays of the host."""
 
     def __init__(self, chip: Chip) -> None:
-        self._chip = chip
+        self.chip = chip
         self._machine: Machine | None = None
         self._arena = np.empty(0, np.uint8)
         self._kernels: dict[ProgramOp, Kernel] = {}
@@ -40,7 +40,7 @@ class Simulation:
 
         What it only writes is poison before. Raises `SimulationError`.
         """
-        alignment = self._chip.global_alignment
+        alignment = self.chip.global_alignment
         offsets: list[int] = []
         end = 0
         for argument in kernel.arguments:
@@ -51,7 +51,7 @@ class Simulation:
         for argument, array, offset in zip(kernel.arguments, arrays, offsets, strict=True):
             if argument.access != "write":
                 self._rows(argument, offset)[...] = _bytes_of(array, argument)
-        base = self._chip.global_base
+        base = self.chip.global_base
         machine.run(kernel, [base + offset for offset in offsets], schedule=schedule)
         return [
             np.array(self._rows(argument, offset)).view(argument.element.dtype)
@@ -77,8 +77,8 @@ class Simulation:
         """A machine that has so much global memory mapped."""
         if self._machine is None or len(self._arena) < size_bytes:
             self._arena = np.empty(max(2 * size_bytes, _LEAST_ARENA), np.uint8)
-            self._machine = Machine(self._chip)
-            self._machine.map(self._chip.global_base, self._arena, writable=True, name="arguments")
+            self._machine = Machine(self.chip)
+            self._machine.map(self.chip.global_base, self._arena, writable=True, name="arguments")
         return self._machine
 
     def _rows(self, argument: KernelArgument, offset: int) -> npt.NDArray[np.uint8]:
