@@ -45,6 +45,7 @@ PASSES: Mapping[str, PassFactory] = MappingProxyType(
         "fold-weight-transpose": _lazy("fold_weight_transpose", "FoldWeightTransposePass"),
         "simplify-arithmetic": _lazy("simplify_arithmetic", "SimplifyArithmeticPass"),
         "fuse-silu": _lazy("fuse_silu", "FuseSiLUPass"),
+        "fuse-swiglu": _lazy("fuse_swiglu", "FuseSwiGLUPass"),
         "fuse-gelu": _lazy("fuse_gelu", "FuseGELUPass"),
         "fuse-softmax": _lazy("fuse_softmax", "FuseSoftmaxPass"),
         "fuse-rms-norm": _lazy("fuse_rms_norm", "FuseRMSNormPass"),
@@ -94,6 +95,9 @@ def pass_names() -> tuple[str, ...]:
 
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
+        "simplify": "fold-weight-transpose,canonicalize-top,simplify-arithmetic,fuse-silu,"
+        "fuse-swiglu,fuse-gelu,fuse-softmax,fuse-rms-norm,fuse-layer-norm,fuse-rope,"
+        "fuse-attention,fuse-bias,eliminate-common-subexpressions,eliminate-dead-ops",
         "kernels": "decompose-composites,tile-for-local-memory,double-buffer,"
         "allocate-local-memory,insert-waits,emit-commands",
         "compile": "convert-top-to-tpu,kernels",
