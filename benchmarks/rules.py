@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
+from time import process_time
 
 from timing import paired, report, seconds
 from xdsl.dialects.builtin import FunctionType, ModuleOp
@@ -90,12 +91,19 @@ def by_hand(factor: float) -> Callable[[], object]:
     return lambda: walker.rewrite_module(graphs.pop())
 
 
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """CPU seconds of one call: it is too short for the clock of a machine that others use too."""
+    start = process_time()
+    run()
+    return process_time() - start
+
+
 def main() -> None:
     """Print seconds and ratios beside their limits."""
     text = "".join(RULE.format(k=k) for k in range(1, 101))
     load_rules(Source("warm", RULE.format(k=1)))
-    parsing = min(seconds(lambda: parse(Source("rules", text))) for _ in range(ROUNDS))
-    report("100 rules: parse, at best", parsing, PARSE_LIMIT_S, "s")
+    parsing = min(cpu_seconds(lambda: parse(Source("rules", text))) for _ in range(ROUNDS))
+    report("100 rules: parse, seconds of CPU", parsing, PARSE_LIMIT_S, "s")
     rules = load_rules(Source("rules", text)).rules
     # Of each number the last rules: the one that matches is the last to be tried in turn.
     patterns = {count: RulePattern(rules[-count:]) for count in (1, 10, 100)}
