@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference: `ops.md` and `passes.md`.
+"""Writes the generated pages of docs/reference: `ops.md`, `passes.md`, `rules.md`.
 
     python -m tilewright.compiler.reference_pages docs/reference
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from xdsl.passes import ModulePass
 
 from tilewright.compiler.output import write_atomically
+from tilewright.compiler.workbench.rule_checking.finding import LOWERINGS, RuleGroup, rule_groups
+from tilewright.compiler.workbench.rule_checking.texts import first_line, rule_text
 from tilewright.dialects.documentation import render_markdown
 from tilewright.dialects.errors import OptionError
 from tilewright.passes.registry import PASSES, STAGES
@@ -100,7 +102,39 @@ def _passes(documents: list[PassDoc]) -> Iterator[str]:
             yield f"Ops that may remain after it: {names}.\n"
 
 
-PAGES = {"ops.md": render_markdown, "passes.md": passes_page}
+def rules_page() -> str:
+    """`docs/reference/rules.md`: every rule of the passes made of rules, and every lowering."""
+    return "\n".join(_rules()).rstrip() + "\n"
+
+
+def _rules() -> Iterator[str]:
+    groups = [group for name in PASSES for group in _own_groups(name)]
+    yield "# Rules\n"
+    yield "Generated from the rules of `passes/`; do not edit. docs/rules.md is the language.\n"
+    for group in groups:
+        yield f"## {group.name}\n"
+        rows = {rule.name: rule for rule in group.rules}
+        yield "| name | at | what it does |"
+        yield "| --- | --- | --- |"
+        for rule in rows.values():
+            yield f"| `{rule.name}` | `{rule.root_op.op.name}` | {_cell(first_line(rule))} |"
+        yield ""
+        texts = [text for rule in rows.values() if (text := rule_text(rule))]
+        if texts:
+            yield "```rules\n" + "\n\n".join(texts) + "\n```\n"
+
+
+def _own_groups(name: str) -> tuple[RuleGroup, ...]:
+    if name != LOWERINGS and not issubclass(PASSES[name](), RulePass):
+        return ()
+    return rule_groups(name)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+PAGES = {"ops.md": render_markdown, "passes.md": passes_page, "rules.md": rules_page}
 """What is generated, by the name of its file."""
 
 

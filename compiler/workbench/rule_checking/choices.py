@@ -16,6 +16,11 @@ Picker = Callable[[int], int]
 """Picks one of `n` options by number."""
 
 
+RUNS_FROM_ONE_START = 25
+"""So many runs from the picker's choices; then it picks anew, lest the last choices are turned in
+vain while an early one is to blame."""
+
+
 class ConflictError(Exception):
     """What has been chosen cannot be: there is no instance of it."""
 
@@ -66,7 +71,9 @@ class _Choice:
 def search(run: Callable[[Choices], T], picker: Picker, *, limit: int) -> T | None:
     """What the first run of at most `limit` gives that meets no `ConflictError`; None if all do."""
     choices = Choices(picker)
-    for _ in range(limit):
+    for number in range(limit):
+        if number % RUNS_FROM_ONE_START == 0:
+            choices = Choices(picker)
         choices.rewind()
         try:
             return run(choices)

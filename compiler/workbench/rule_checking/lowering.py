@@ -6,7 +6,7 @@ any operands, attributes and role.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from xdsl.dialects.builtin import ModuleOp, UnitAttr
 from xdsl.ir import Operation
@@ -36,7 +36,7 @@ from tilewright.passes.rules.rule import (
 )
 from tilewright.passes.rules.scope import SEGMENTS, property_class
 from tilewright.passes.rules.source import Source
-from tilewright.passes.rules.syntax import Span
+from tilewright.passes.rules.syntax import Constant, Span
 
 _SPAN = Span(1, 1, 1, 1)
 
@@ -72,7 +72,14 @@ def rules_for(lowering: Lowering) -> Iterator[Rule]:
         if is_for and has_shapes(op) and not issubclass(op, graph.Weight | graph.State):
             nearest = min(_distance(op, each) for each in registered_lowerings())
             if _distance(op, lowering) == nearest:
-                yield _rule(lowering, op)
+                yield rule_on(
+                    op,
+                    lowering.name,
+                    options={name: values[0] for name, values in lowering.options.items()},
+                    doc=lowering.documentation,
+                    benefit=lowering.benefit,
+                    origin=lowering.origin,
+                )
 
 
 def _distance(op: type[Operation], lowering: Lowering) -> int:
@@ -81,7 +88,16 @@ def _distance(op: type[Operation], lowering: Lowering) -> int:
     return bases.index(lowering.op_class) if lowering.op_class in bases else len(bases)
 
 
-def _rule(lowering: Lowering, op: type[IRDLOperation]) -> Rule:
+def rule_on(
+    op: type[IRDLOperation],
+    name: str,
+    *,
+    options: Mapping[str, Constant] | None = None,
+    doc: str = "",
+    benefit: int = 1,
+    origin: str = "",
+) -> Rule:
+    """A rule whose pattern is one op with any operands and attributes; it replaces nothing."""
     definition = op.get_irdl_definition()
     values: dict[str, Value] = {}
     operands: list[OperandPattern] = []
@@ -95,26 +111,15 @@ def _rule(lowering: Lowering, op: type[IRDLOperation]) -> Rule:
         operands.append(OperandPattern(field, index, None, presence, field, _SPAN))
     attributes = [
         AttributePattern(
-            name, AttributeTest.ANY, None, property_class(definition, name) is UnitAttr, _SPAN
+            each, AttributeTest.ANY, None, property_class(definition, each) is UnitAttr, _SPAN
         )
-        for name, kind in definition.properties.items()
-        if isinstance(kind, OptPropertyDef) and name not in SEGMENTS
+        for each, kind in definition.properties.items()
+        if isinstance(kind, OptPropertyDef) and each not in SEGMENTS
     ]
     attributes.append(AttributePattern(ROLE_ATTRIBUTE, AttributeTest.ANY, None, False, _SPAN))
-    results = tuple(f"${name}" for name, _ in definition.results)
-    values |= {name: Value(name, Presence.REQUIRED, (), 0, _SPAN) for name in results}
+    results = tuple(f"${each}" for each, _ in definition.results)
+    values |= {each: Value(each, Presence.REQUIRED, (), 0, _SPAN) for each in results}
     pattern = OpPattern(op, results, tuple(operands), {}, tuple(attributes), None, _SPAN)
-    options = {name: values_[0] for name, values_ in lowering.options.items()}
-    return Rule(
-        lowering.name,
-        lowering.documentation,
-        lowering.benefit,
-        options,
-        (pattern,),
-        0,
-        values,
-        (),
-        Replacement(results, (), (), _SPAN),
-        Source(lowering.origin, ""),
-        _SPAN,
-    )
+    nothing = Replacement(results, (), (), _SPAN)
+    source = Source(origin, "")
+    return Rule(name, doc, benefit, options, (pattern,), 0, values, (), nothing, source, _SPAN)

@@ -47,6 +47,10 @@ class Site(Protocol):
         """Choose an attribute's value, unless the pattern says what it is."""
         ...
 
+    def holds(self, field: str, *elements: str) -> None:
+        """The tensor holds one of the element types."""
+        ...
+
     def number(self, name: str) -> Term:
         """A whole-number attribute as an unknown."""
         ...
@@ -257,6 +261,16 @@ def _gated(site: Site) -> None:
     site.sizes.equal_shapes(site.shape("gate"), site.shape("result"))
 
 
+def _tpu_weight(site: Site) -> None:
+    shape, form = site.shape("result"), site.attribute("form", ("dense",))
+    turned = site.attribute("transposed", (False,))
+    if len(shape) != 2 and (turned or form != "dense"):
+        raise ConflictError
+    site.holds("result", *(("i8",) if form == "codes" else ("f32", "f16", "bf16")))
+    if form == "scale":
+        site.sizes.equal(shape[1], ONE)
+
+
 def _nothing(site: Site) -> None:
     del site
 
@@ -286,6 +300,7 @@ _ROWS: dict[type[Operation], OpShapes] = {
     graph.Cast: _row("x:r:? result:r:U", _same),
     SwiGLU: _row("gate:r:T up:r:T result:r:T", _gated),
     graph.Weight: _row("result:r:T", _nothing),
+    tpu.WeightOp: _row("result:r:T", _tpu_weight),
     graph.State: _row("result:2:T", _nothing),
 }
 

@@ -104,6 +104,7 @@ class _Planner:
             if row.reshapes:
                 row.relate(site)
         self.sizes.solve()
+        self.test_conditions()
         for wait in self.waiting:
             wait()
         loose = self.choose_attributes()
@@ -437,12 +438,16 @@ class _Planner:
                 numeric = bool(options) and isinstance(options[0], float)
                 chosen = self.choices.pick((*options, *hints) if numeric else options)
                 self.names[unbound[0]] = rounded(chosen) if numeric else chosen
+        self.test_conditions()
+
+    def test_conditions(self) -> None:
+        """Those that have a value by now must hold."""
         for condition in self.later:
             try:
                 if not known(evaluate(condition, self)):
                     raise ConflictError
             except UnknownError:
-                continue  # of uses, or of values: the rule itself will say
+                continue  # of attributes not chosen yet; of uses, as the rule itself will see
 
     def solve_one(self, condition: Expression, unbound: Sequence[str]) -> bool:
         """Choose the one unbound name of an equation so that it holds."""
@@ -470,7 +475,7 @@ class _Planner:
 
     def numbers(self, expression: Expression) -> list[float]:
         found = list(numbers_in(self.expanded(expression)))
-        return [sign * number for number in found for sign in (1, -1)]
+        return [near for number in found for near in (number, -number, number + 1, number - 1)]
 
     def expanded(self, expression: Expression) -> Expression:
         """An expression with names from `let` written out."""
@@ -583,6 +588,11 @@ class _Site:
             self._bind(name, value)
         self._set(name, value)
         return value
+
+    def holds(self, field: str, *elements: str) -> None:
+        self._planner.elements.restrict(
+            self._fields[field][0], [ELEMENTS[element] for element in elements]
+        )
 
     def number(self, name: str) -> Term:
         fixed, value = self._given(name)

@@ -15,6 +15,8 @@ from tilewright.compiler.workbench.rule_checking.choices import Choices, Conflic
 
 MOST = 8
 """Sizes that are chosen go from 1 to it; those that are products of several may be larger."""
+MOST_STEPS = 24
+"""Substitutions that make two terms equal, at most."""
 _POOLS = (range(1, MOST + 1), (1, 2), (2,), (2, 3), (3, 1), (4, 5, 7))
 """What one instance chooses its sizes from: small pools make equal sizes, where mistakes hide."""
 MOST_ELEMENTS = 1024
@@ -84,7 +86,11 @@ class Sizes:
     def equal(self, left: Term, right: Term) -> None:
         """Make two terms equal; raises `ConflictError` where they cannot be."""
         a, b = _cancelled(self.resolved(left), self.resolved(right))
+        steps = 0
         while a.atoms or b.atoms or a.factor != b.factor:
+            steps += 1
+            if steps > MOST_STEPS:
+                raise ConflictError  # x x = 2 y y goes on for ever
             self._step(a, b)
             a, b = _cancelled(self.resolved(a), self.resolved(b))
 

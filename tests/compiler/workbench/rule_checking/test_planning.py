@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 import pytest
@@ -73,7 +74,7 @@ CONDITIONS = (
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_conditions_are_solved_for(condition: str) -> None:
     """Nearly every instance is one to which the rule applies."""
-    text = f"rule R {{ match {{ {PATTERN} }} where {condition} replace y with top.Neg(y) }}"
+    text = f"rule R {{ match {{ {PATTERN} }} where {condition} replace y with top.Neg(x) }}"
     (rule,) = rules(text)
     matcher = Matcher((rule,))
     matched = 0
@@ -99,7 +100,8 @@ def test_conditions_are_solved_for(condition: str) -> None:
 )
 def test_patterns_are_present_in_their_instances(pattern: str) -> None:
     dialect = "tpu" if "tpu." in pattern else "top"
-    (rule,) = rules(f"rule R {{ match {{ {pattern} }} replace y with {dialect}.Relu(y) }}")
+    name = next(each for each in ("x", "q", "cache", "table") if re.search(rf"\b{each}\b", pattern))
+    (rule,) = rules(f"rule R {{ match {{ {pattern} }} replace y with {dialect}.Relu({name}) }}")
     matcher = Matcher((rule,))
     for seed in range(15):
         instance = build(rule, plan(rule, seed))
