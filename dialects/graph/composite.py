@@ -25,7 +25,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from xdsl.dialects.builtin import BoolAttr, FloatAttr, IntegerAttr, StringAttr, TensorType
 from xdsl.ir import Attribute, Block, Operation, OpResult, SSAValue
@@ -46,7 +46,7 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from tilewright.dialects.element_types import F32, ElementType, tensor_type
-from tilewright.dialects.errors import OptionError
+from tilewright.dialects.errors import InternalError, OptionError
 from tilewright.dialects.graph.base import (
     GraphOp,
     Value,
@@ -72,6 +72,10 @@ class Decomposition:
     result: SSAValue
 
 
+def _undefined(self: CompositeOp, *operands: Value) -> Value:
+    raise InternalError(f"{type(self).__name__} has no method decompose")
+
+
 class CompositeOp(GraphOp):
     """The base of ops that are defined by `decompose`."""
 
@@ -81,6 +85,10 @@ class CompositeOp(GraphOp):
     """Of a top op, the tpu op that it becomes under w8a16 if its `QUANTIZED` operands are weights:
     each is two operands there, codes and scales."""
     QUANTIZED: ClassVar[tuple[str, ...]] = ()
+
+    decompose: Callable[..., Value] = _undefined
+    """Build ops that compute the result from the operands, given in their order, and return it. An
+    operand that is left out is `None`, a variadic one a list."""
 
     traits = traits_def(Pure())
 
@@ -104,13 +112,6 @@ class CompositeOp(GraphOp):
         chosen = element or (compute if compute is not None and kept.is_float else kept)
         kind = tensor_type(shape_of(made.result), chosen)
         Rewriter.replace_value_with_new_type(self.results[0], kind)
-
-    def decompose(self, *operands: Any) -> Value:
-        """Build ops that compute the result from `operands`, in their order, and return it.
-
-        An operand that is left out is `None`, a variadic one a list.
-        """
-        raise NotImplementedError(f"{type(self).__name__}.decompose")
 
     def parameter(self, name: str) -> Plain:
         """The property `name` as a Python value."""

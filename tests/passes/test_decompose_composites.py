@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from xdsl.dialects import func
 from xdsl.dialects.builtin import FileLineColLoc, IntAttr, ModuleOp, StringAttr
-from xdsl.ir import Block, Operation, Region
+from xdsl.ir import Block, Operation, Region, SSAValue
 
 from tilewright.backends.reference import bounds, float64, typed
 from tilewright.dialects import tpu
@@ -75,7 +77,7 @@ def test_numbers_stay() -> None:
         ops = body(module)
         block = ops[0].parent_block()
         assert block is not None
-        values = dict(zip(block.args, inputs, strict=True))
+        values: dict[SSAValue, Any] = dict(zip(block.args, inputs, strict=True))
         for op in ops:
             results = semantics.evaluate(op, [values[each] for each in op.operands])
             values.update(zip(op.results, results, strict=True))

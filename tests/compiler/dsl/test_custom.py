@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def linear_gelu(
     weight: dsl.Operand,
     bias: dsl.Operand | None = None,
     *,
-    approximate: str = "tanh",
+    approximate: Literal["none", "tanh"] = "tanh",
 ) -> dsl.Tensor:
     """A linear layer and a GELU."""
     return dsl.gelu(dsl.linear(x, weight, bias), approximate=approximate)

@@ -22,8 +22,10 @@ def traced(kernel: Kernel, *operands: tuple[tuple[int, ...], ElementType]) -> fu
     block = Block(arg_types=[tensor_type(shape, element) for shape, element in operands])
     make: Callable[..., Operation] = kernel.op_class
     op = make(*block.args)
-    views = [[View.of_type(each.type) for each in values] for values in (op.operands, op.results)]
-    return kernel.build(op, *views, load_chip("bm1684x"))
+    operand_views, result_views = (
+        [View.of_type(each.type) for each in values] for values in (op.operands, op.results)
+    )
+    return kernel.build(op, operand_views, result_views, load_chip("bm1684x"))
 
 
 def wide(x: Value) -> Value:

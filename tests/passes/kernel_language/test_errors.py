@@ -43,15 +43,14 @@ def row_over_lanes(op: Any, x: tk.Tensor, y: tk.Tensor, chip: Any) -> None:
 
 
 def outside(op: Any, x: tk.Tensor, y: tk.Tensor, chip: Any) -> None:
+    tiles: list[tk.Tile] = []
     for row in tk.range(0, x.rows, 64):
-        tile = x[row : row + 64, :].load()
-    y[0:64, :] = tile  # wrong: made in the loop
+        tiles.append(x[row : row + 64, :].load())
+    y[0:64, :] = tiles[0]  # wrong: made in the loop
 
 
 def index_outside(op: Any, x: tk.Tensor, y: tk.Tensor, chip: Any) -> None:
-    tile = x[0:64, :].load()
-    for row in tk.range(0, x.rows, 64):
-        tile + x[row : row + 64, :].load()
+    (row,) = list(tk.range(0, x.rows, 64))
     y[row : row + 64, :] = x[row : row + 64, :].load()  # wrong: the loop's index
 
 
@@ -128,7 +127,7 @@ def overwritten(op: Any, x: tk.Tensor, y: tk.Tensor, chip: Any) -> None:
     a = x[0:64, :].load()
     sums = tk.dot(a, a, transpose_right=True)
     tk.accumulate(sums, a, a, transpose_right=True)
-    sums + 1  # wrong: the sums before
+    _ = sums + 1  # wrong: the sums before
 
 
 CASES: list[tuple[Callable[..., None], str, str]] = [
