@@ -59,6 +59,10 @@ class Difference:
         )
 
 
+_TINY = 2.0**-200
+"""Values that are all smaller are not told apart."""
+
+
 class SignatureError(Exception):
     """Two runs that give other numbers or shapes of results, or other states."""
 
@@ -153,27 +157,39 @@ def chains_of(module: ModuleOp) -> list[tuple[str, str, tuple[str, ...]]]:
     ]
 
 
+LOOSE = 2.0**-20
+"""Of a tensor's largest value: what two runs in float64 may differ by where their radii, which grow
+a hundred thousand times with every layer as if all errors conspired, say less. Far above the noise
+of float64, far below what a mistake does."""
+
+
 def first_difference(before: Outcome, after: Outcome) -> Difference | None:
     """The first result or state that differs, at its worst element.
 
     Raises `SignatureError` where there are not as many results of the same shapes, both of floats
     or both of integers, and the same states. Integers must be equal. Two floats agree if they are
-    no farther apart than both radii together. NaN must meet NaN and an infinity the same infinity;
-    an element with an infinite radius, since it may overflow, is not judged.
+    no farther apart than both radii together, and than `LOOSE` of the tensor's largest value. NaN
+    must meet NaN and an infinity the same infinity.
     """
     old, new = before.named(), after.named()
     if old.keys() != new.keys():
         changed = sorted(old.keys() ^ new.keys())
         raise SignatureError(f"not both have {', '.join(changed)}")
     for name, value in old.items():
-        found = difference(name, value, new[name])
+        found = difference(name, value, new[name], loose=LOOSE)
         if found is not None:
             return found
     return None
 
 
-def difference(name: str, before: Ball, after: Ball) -> Difference | None:
-    """The worst element in which two values of one shape differ; see `first_difference`."""
+def difference(
+    name: str, before: Ball, after: Ball, *, loose: float | None = None
+) -> Difference | None:
+    """The worst element in which two values of one shape differ; see `first_difference`.
+
+    No element may differ by more than `loose` of the largest value. Without it an element with an
+    infinite radius, since it may overflow, is not judged.
+    """
     if before.value.shape != after.value.shape:
         shapes = [list(value.value.shape) for value in (before, after)]
         raise SignatureError(f"{name} is {shapes[0]} before and {shapes[1]} after")
@@ -188,6 +204,9 @@ def difference(name: str, before: Ball, after: Ball) -> Difference | None:
         )
         same = (x == y) | (np.isnan(x) & np.isnan(y))
         distance = np.abs(x - y)
+        if loose is not None:
+            largest = np.abs(x[np.isfinite(x)]).max(initial=0.0)
+            bound = np.minimum(bound, np.maximum(loose * largest, _TINY))
         unjudged = np.isposinf(bound)
         wrong = ~(same | (distance <= bound) | unjudged)
     if not bool(wrong.any()):

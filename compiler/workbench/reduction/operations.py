@@ -19,6 +19,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import IRDLOperation, OptOperandDef
 from xdsl.rewriter import Rewriter
 
+from tilewright.compiler.workbench.reduction.functions import drop_unused_functions
 from tilewright.dialects import graph
 from tilewright.dialects.scopes import functions_of
 from tilewright.dialects.tpu import LaunchOp
@@ -53,6 +54,7 @@ def _changed(module: ModuleOp, name: str, place: int, change: Change) -> ModuleO
     if not change(function, op):
         return None
     drop_unused(function)
+    drop_unused_functions(candidate)
     return candidate
 
 

@@ -34,6 +34,8 @@ def resized(module: ModuleOp) -> Iterator[ModuleOp | None]:
     or only where it is the last of a tensor's sizes, or only where it is not."""
     if any(isinstance(op, graph.Call | tpu.LaunchOp) for op in module.walk()):
         return
+    if any("tpu.kernel" in op.attributes for op in module.ops):
+        return
     sizes = sorted(_sizes(module), reverse=True)
     for size in sizes:
         for new in dict.fromkeys((*_SMALL_SIZES, *reversed(sizes), size // 2)):

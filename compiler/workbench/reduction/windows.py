@@ -80,11 +80,12 @@ def extracted(module: ModuleOp, name: str, places: Collection[int]) -> ModuleOp 
         return None
     block.add_op(ReturnOp(*results))
     types = [value.type for value in block.args], [value.type for value in results]
-    main = FuncOp(public_functions(module)[0], types, Region(block))
+    public = public_functions(module)
+    main = FuncOp(public[0] if public else name, types, Region(block))
     main.location = function.location
     candidate = module.clone()
     for other in list(candidate.ops):
-        if isinstance(other, FuncOp) and other.sym_name.data in public_functions(module):
+        if isinstance(other, FuncOp) and other.sym_name.data in (*public, main.sym_name.data):
             other.detach()
             other.erase()
     candidate.body.block.add_op(main)

@@ -12,6 +12,7 @@ from tests.compiler.workbench.mutations import MODELS, MUTATIONS, PIPELINE, Muta
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from tilewright.compiler.workbench import baseline
 from tilewright.compiler.workbench.bisect import find_failure
@@ -24,6 +25,7 @@ from tilewright.dialects import top
 from tilewright.dialects.errors import MiscompileError, OptionError
 from tilewright.dialects.graph.base import float_attr
 from tilewright.dialects.scopes import functions_of
+from tilewright.passes.lowerings.conversion import is_returned
 from tilewright.passes.specialize_scales import specialize_scales
 
 Make = Callable[[], ModuleOp]
@@ -107,6 +109,36 @@ def test_a_pass_that_splits_chains_is_right() -> None:
         assert len([op for op in module.walk() if isinstance(op, top.CallOp)]) > 2
 
     assert failure_after(split, language_model()) == ""
+
+
+def test_a_mistake_behind_many_layers_is_found_though_radii_have_grown() -> None:
+    """A pass that splits chains has all layers run; then it scales the logits by 1.001."""
+    module = language_model()
+    call = next(op for op in module.walk() if isinstance(op, top.CallOp))
+    call.scopes = type(call.scopes)([StringAttr(f"layers.{i}.") for i in range(6)])
+
+    def split(module: ModuleOp) -> None:
+        call = next(op for op in module.walk() if isinstance(op, top.CallOp))
+        first = call.clone()
+        Rewriter.insert_op(first, InsertPoint.before(call))
+        first.scopes = type(call.scopes)(call.scopes.data[:2])
+        call.scopes = type(call.scopes)(call.scopes.data[2:])
+        count = len(call.outputs)
+        call.operands = [*first.results, *call.operands[count:]]
+
+    def wrong(module: ModuleOp) -> None:
+        split(module)
+        head = next(
+            op for op in module.walk() if isinstance(op, top.MatMulOp) and is_returned(op.result)
+        )
+        scaled = top.MulConstOp(head.result, 1.001)
+        Rewriter.insert_op(scaled, InsertPoint.after(head))
+        head.result.replace_uses_with_if(
+            scaled.result, lambda use: not isinstance(use.operation, top.MulConstOp)
+        )
+
+    assert failure_after(split, module) == ""
+    assert "changes what @prefill computes" in failure_after(wrong, module)
 
 
 def test_a_pass_that_drops_a_function() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tilewright.backends.reference.balls import Ball
 from tilewright.compiler.workbench.evaluation import (
+    LOOSE,
     Difference,
     Outcome,
     SignatureError,
@@ -62,6 +63,18 @@ def test_what_is_not_finite(before: float, after: float, agree: bool) -> None:
 def test_what_may_overflow_is_not_judged(after: float) -> None:
     assert difference("v", ball(1.0, radius=np.inf), ball(after, radius=0)) is None
     assert difference("v", ball(1.0), ball(after, radius=np.inf)) is None
+
+
+def test_lost_radii_do_not_hide_a_mistake() -> None:
+    """Where radii say nothing, a millionth of the largest value is the bound."""
+    before = ball(4.0, 1.0, radius=np.inf)
+    assert difference("v", before, ball(4.0 + 1e-9, 1.0), loose=LOOSE) is None
+    found = difference("v", before, ball(4.0, 1.0 + 1e-5), loose=LOOSE)
+    assert found is not None
+    assert (found.index, found.bound) == ((1,), 4 * LOOSE)
+    assert first_difference(Outcome((before,), {}), Outcome((ball(4, 1.1),), {})) is not None
+    assert difference("v", ball(0.0, radius=np.inf), ball(0.0), loose=LOOSE) is None
+    assert difference("v", before, ball(4.0, np.nan), loose=LOOSE) is not None
 
 
 def test_the_radius_of_what_is_undefined_excuses_nothing() -> None:
