@@ -9,12 +9,7 @@ ops verify and its conditions hold (`planning`); they run in the float64 referen
 the rule (`trial`); and Hypothesis makes the first wrong one small (`checks`).
 """
 
-from tilewright.compiler.workbench.rule_checking.checks import (
-    Counterexample,
-    RuleReport,
-    check_rule,
-    examine_rule,
-)
+from tilewright.compiler.workbench.rule_checking.checks import check_rule, examine_rule
 from tilewright.compiler.workbench.rule_checking.finding import (
     RuleGroup,
     registered_groups,
@@ -22,6 +17,7 @@ from tilewright.compiler.workbench.rule_checking.finding import (
     rules_of,
 )
 from tilewright.compiler.workbench.rule_checking.op_shapes import Site, register_shapes
+from tilewright.compiler.workbench.rule_checking.verdicts import Counterexample, RuleReport
 
 __all__ = [
     "Counterexample",

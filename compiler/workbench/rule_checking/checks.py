@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from random import Random
-from typing import Literal
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
@@ -21,7 +18,9 @@ from tilewright.compiler.workbench.rule_checking.instances import Instance, buil
 from tilewright.compiler.workbench.rule_checking.lowering import lower
 from tilewright.compiler.workbench.rule_checking.plan import Plan
 from tilewright.compiler.workbench.rule_checking.planning import make_plan
+from tilewright.compiler.workbench.rule_checking.reports import explain
 from tilewright.compiler.workbench.rule_checking.trial import Finding, Trial
+from tilewright.compiler.workbench.rule_checking.verdicts import Counterexample, RuleReport
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.errors import IRError, MiscompileError, TilewrightError
 from tilewright.passes.lowerings.from_rules import lowering_of
@@ -34,74 +33,18 @@ PLANNING_RUNS = 400
 HOPELESS = 10
 """So many failures in a row to make a first instance, and it is taken that there is none."""
 
+TOGETHER = 25
+"""On how many instances a rule is also applied by the tree of all."""
 ATTEMPTS = 5
 """How often a rule that has applied to nothing gets all its examples again."""
 
-Verdict = Literal["right", "wrong", "never exercised", "not checkable"]
-
-
-@dataclass(frozen=True)
-class Counterexample:
-    """The smallest instance found on which a rule is wrong."""
-
-    plan: Plan
-    finding: Finding
-    before: str
-    after: str
-    root: str
-    """The value that the rule replaces."""
-    merged: bool
-    """Whether it is wrong only when it is applied together with the other rules."""
-
-
-@dataclass
-class RuleReport:
-    """What a check of one rule has found."""
-
-    rule: Rule
-    seed: int
-    examples: int = 0
-    """How often an instance was asked for."""
-    instances: int = 0
-    """How many legal instances of the pattern there were."""
-    applied: int = 0
-    """On how many of them the rule applied."""
-    variants: Counter[str] = field(default_factory=Counter[str])
-    """How many instances on which it applied had which of the pattern's options."""
-    others: Counter[str] = field(default_factory=Counter[str])
-    """How often another rule came first when all were there."""
-    counterexample: Counterexample | None = None
-    problem: str = ""
-    """Why the rule cannot be checked at all."""
-
-    @property
-    def verdict(self) -> Verdict:
-        if self.problem:
-            return "not checkable"
-        if self.counterexample is not None:
-            return "wrong"
-        return "right" if self.applied else "never exercised"
-
-    @property
-    def is_right(self) -> bool:
-        return self.verdict == "right"
-
-    @property
-    def shadowed_by(self) -> str:
-        """The rules that always come first; nothing if this one has its turn."""
-        always = self.applied > 0 and self.others.total() == self.applied
-        return ", ".join(self.others) if always else ""
-
-    @property
-    def uncovered(self) -> tuple[str, ...]:
-        """Options of the pattern on which the rule never applied."""
-        wanted = [
-            word + name
-            for name, value in self.rule.values.items()
-            if value.presence is Presence.OPTIONAL
-            for word in ("with ", "without ")
-        ]
-        return tuple(each for each in wanted if each not in self.variants)
+_SLOW = (
+    HealthCheck.too_slow,
+    HealthCheck.data_too_large,
+    HealthCheck.large_base_example,
+    HealthCheck.filter_too_much,
+)
+"""What Hypothesis would complain of: instances are large, and some take long."""
 
 
 class _WrongError(Exception):
@@ -143,8 +86,6 @@ def check_rule(
 
 def error_of(report: RuleReport) -> MiscompileError:
     """The error for a rule that is not right."""
-    from tilewright.compiler.workbench.rule_checking.reports import explain
-
     what = f"rule {report.rule.name} is {report.verdict}"
     return MiscompileError(what, where=report.rule.place, why="\n".join(explain(report)))
 
@@ -196,7 +137,7 @@ class _Check:
             derandomize=False,
             phases=(Phase.generate, Phase.shrink),
             report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=_SLOW,
             verbosity=Verbosity.quiet,
         )
         @given(st.data())
@@ -228,7 +169,8 @@ class _Check:
             self.report.applied += 1
             self.report.variants.update(_variants(self.rule, plan))
         self.judge(plan, trial, instance, merged=False)
-        if self.merged is not None:
+        if self.merged is not None and self.report.together < TOGETHER:
+            self.report.together += counts
             self.together(plan, trial, instance, counts=counts)
 
     def together(self, plan: Plan, trial: Trial, alone: Instance, *, counts: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,22 +107,13 @@ def _passes_in(path: Path) -> list[type[RulePass]]:
 
 
 def _imported(path: Path) -> ModuleType:
-    """The module in a file: the one that is imported already, or a new one."""
+    """The module in a file: one that is imported as part of a package, or a file that is loaded."""
     resolved = path.resolve()
-    for module in list(sys.modules.values()):
+    if (resolved.parent / "__init__.py").exists():
+        for name in pass_names():
+            find_pass(name)
+    for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and Path(file).resolve() == resolved:
+        if "." in name and file and Path(file).resolve() == resolved:
             return module
-    spec = importlib.util.spec_from_file_location(f"tilewright_rules_{path.stem}", resolved)
-    if not resolved.is_file() or spec is None or spec.loader is None:
-        raise OptionError(f"cannot read {path}", hint="a *.rules file or a .py file with passes")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        # Whatever the user's file raises is theirs to see.
-        del sys.modules[spec.name]
-        why = f"{type(error).__name__}: {error}"
-        raise OptionError(f"{path} cannot be imported", why=why) from error
-    return module
+    return plugins.load_file(path).module

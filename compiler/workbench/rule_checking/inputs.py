@@ -21,6 +21,7 @@ from tilewright.compiler.workbench.roles import Role, Roles
 from tilewright.dialects import graph, tpu
 from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.dialects.scopes import functions_of
+from tilewright.dialects.tpu.structure import WeightForm
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +62,9 @@ class InstanceInputs:
     def weight(self, key: str, op: Operation) -> Array:
         """The weight called `key`, in the form and type that `op` asks for."""
         assert isinstance(op, graph.Weight)
-        if isinstance(op, tpu.WeightOp) and (op.form.data != "dense" or op.transposed is not None):
+        if isinstance(op, tpu.WeightOp) and (
+            op.form.data != WeightForm.DENSE or op.transposed is not None
+        ):
             return self._quantized.weight(key, op)
         role = self._weight_roles.get(key, Role("matrix"))
         return self._array(f"weight {key}", shape_of(op.result), role, op.result)

@@ -68,18 +68,19 @@ def lower(
 def rules_for(lowering: Lowering) -> Iterator[Rule]:
     """A rule for each op that a lowering in Python is for: the op alone."""
     for op in top.Top.operations:
-        is_for = issubclass(op, lowering.op_class) and issubclass(op, IRDLOperation)
-        if is_for and has_shapes(op) and not issubclass(op, graph.Weight | graph.State):
-            nearest = min(_distance(op, each) for each in registered_lowerings())
-            if _distance(op, lowering) == nearest:
-                yield rule_on(
-                    op,
-                    lowering.name,
-                    options={name: values[0] for name, values in lowering.options.items()},
-                    doc=lowering.documentation,
-                    benefit=lowering.benefit,
-                    origin=lowering.origin,
-                )
+        if not issubclass(op, IRDLOperation) or issubclass(op, graph.Weight | graph.State):
+            continue
+        nearest = min(_distance(op, each) for each in registered_lowerings())
+        is_asked = issubclass(op, lowering.op_class) and _distance(op, lowering) == nearest
+        if is_asked and has_shapes(op):
+            yield rule_on(
+                op,
+                lowering.name,
+                options={name: values[0] for name, values in lowering.options.items()},
+                doc=lowering.documentation,
+                benefit=lowering.benefit,
+                origin=lowering.origin,
+            )
 
 
 def _distance(op: type[Operation], lowering: Lowering) -> int:

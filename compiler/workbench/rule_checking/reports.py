@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tilewright.compiler.workbench.rule_checking.checks import Counterexample, RuleReport
+from tilewright.compiler.workbench.rule_checking.verdicts import Counterexample, RuleReport
 
 
 def explain(report: RuleReport) -> Iterator[str]:
