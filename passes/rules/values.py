@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-import numpy as np
 from xdsl.dialects.builtin import (
     ArrayAttr,
     BoolAttr,
@@ -61,8 +61,17 @@ def attribute_value(attribute: Attribute | None) -> object:
 def same_constant(actual: object, wanted: object) -> bool:
     """Whether an attribute's value is what a rule writes; floats are compared in f32."""
     if isinstance(actual, float) and isinstance(wanted, int | float):
-        return bool(np.float32(actual) == np.float32(wanted))
+        return to_f32(actual) == to_f32(wanted)
     return actual == wanted
+
+
+def to_f32(number: float) -> float:
+    """The f32 nearest to a number; infinite where it is out of the range of f32."""
+    try:
+        (nearest,) = struct.unpack("f", struct.pack("f", number))
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+    return nearest
 
 
 def _value(value: object) -> SSAValue:
@@ -105,7 +114,7 @@ def _approx(a: float, b: float) -> bool:
 
 
 def _is_f32(number: float) -> bool:
-    return math.isfinite(number) and float(np.float32(number)) == number
+    return math.isfinite(number) and to_f32(number) == number
 
 
 def _compose(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ from tilewright.passes.lowerings.conversion import (
     ConversionOptions,
 )
 from tilewright.passes.rules import syntax
-from tilewright.passes.rules.matching import is_commutative
+from tilewright.passes.rules.plan import is_commutative
 from tilewright.passes.rules.rule import (
     AttributeTest,
     OperandPattern,
