@@ -16,23 +16,47 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from xdsl.ir import Dialect
-
-from tilewright.dialects.errors import PluginError, TilewrightError
+from tilewright.dialects.errors import PluginError
 from tilewright.dialects.installed_packages import Package, packages_with
+from tilewright.dialects.plugin_types import (
+    KINDS,
+    Installed,
+    Kind,
+    Plugin,
+    PluginFile,
+    shape_problem,
+)
+
+__all__ = [
+    "GROUP",
+    "KINDS",
+    "Installed",
+    "Kind",
+    "Plugin",
+    "PluginFile",
+    "discover",
+    "given",
+    "givers",
+    "installed_plugins",
+    "lazy",
+    "left_out",
+    "load_file",
+    "load_modules",
+    "loaded",
+    "loaded_files",
+    "require_modules",
+    "warn",
+]
 
 GROUP = "tilewright.plugins"
 
 T = TypeVar("T")
-
-Kind: TypeAlias = Literal["dialects", "passes", "pipelines", "chips", "importers", "backends"]
-"""The fields of a `Plugin` that give names."""
 
 _PASSES = "tilewright.passes.registry"
 _OWN: Mapping[Kind, tuple[tuple[str, str], ...]] = {
@@ -46,69 +70,10 @@ _OWN: Mapping[Kind, tuple[tuple[str, str], ...]] = {
 looked up by name, and only if a plugin gives something of the kind."""
 
 
-@dataclass(frozen=True)
-class Plugin:
-    """What a package adds. A value is called, or imported, only when its name is asked for."""
-
-    name: str
-    dialects: Mapping[str, Callable[[], Dialect]] = field(default_factory=dict)
-    modules: tuple[str, ...] = ()
-    """Modules whose import registers reference semantics, bounds, lowerings and kernels of the
-    dialects' ops."""
-    passes: Mapping[str, Callable[[], type[Any]]] = field(default_factory=dict)
-    pipelines: Mapping[str, str] = field(default_factory=dict)
-    """Named pipelines: lists of passes as `tw opt -p` takes them."""
-    rules: tuple[Path, ...] = ()
-    """Files of rewrite rules, which `tw rules` lists and checks."""
-    chips: Mapping[str, Path] = field(default_factory=dict)
-    """Chip files by the chip's name."""
-    importers: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
-    backends: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
-
-    def names(self, kind: Kind) -> tuple[str, ...]:
-        """The names that it gives of one kind."""
-        return tuple(getattr(self, kind))
-
-
 def lazy(target: str) -> Callable[[], Any]:
     """A loader: imports the module of `"package.module:name"` when it is called, gives the name."""
     module, _, name = target.partition(":")
     return lambda: getattr(import_module(module), name)
-
-
-KINDS: tuple[Kind, ...] = ("dialects", "passes", "pipelines", "chips", "importers", "backends")
-
-
-@dataclass(frozen=True, eq=False)
-class Installed:
-    """An entry point of an installed package: the plugin behind it, or why it is left out."""
-
-    name: str
-    target: str
-    """What the entry point names: `module:attribute`."""
-    package: str
-    version: str
-    plugin: Plugin | None = None
-    error: PluginError | None = None
-
-    @property
-    def label(self) -> str:
-        return f"plugin {self.name} of {self.package} {self.version}"
-
-    def failure(self, what: str, why: BaseException | str, hint: str | None = None) -> PluginError:
-        """What to raise where something of the plugin is not as it must be."""
-        return PluginError(
-            f"{self.label}: {what}",
-            where=f"entry point {self.name} = {self.target}",
-            why=_said(why),
-            hint=hint or f"mend the package, or pip uninstall {self.package}",
-        )
-
-
-def _said(why: BaseException | str) -> str:
-    if isinstance(why, str | TilewrightError):
-        return str(why)
-    return f"{type(why).__name__}: {why}".removesuffix(": ")
 
 
 @cache
@@ -126,16 +91,53 @@ def discover() -> tuple[Installed, ...]:
     return tuple(found)
 
 
+def load_file(path: Path | str) -> PluginFile:
+    """Use a Python file as a plugin (`plugin_files`); once more, if its text has changed.
+
+    Raises `OptionError` where there is no such file, `PluginError` where it raises, gives nothing,
+    or gives a name that somebody else gives.
+    """
+    from tilewright.dialects.plugin_files import plugin_file  # it is built on this module
+
+    resolved = Path(path).resolve()
+    before = [each for each in _FILES if each.path == resolved]
+    for each in before:
+        _FILES.remove(each)
+    try:
+        file = plugin_file(Path(path))
+        if before and before[0].version == file.version:
+            file = before[0]
+        _refuse_taken_names(file)
+    except BaseException:
+        _FILES.extend(before)
+        raise
+    _FILES.append(file)
+    return file
+
+
+_FILES: list[PluginFile] = []
+
+
+def loaded_files() -> tuple[PluginFile, ...]:
+    """The files that `load_file` has loaded."""
+    return tuple(_FILES)
+
+
+def givers() -> tuple[Installed, ...]:
+    """Whoever may give names: the entry points of packages, and the loaded files."""
+    return (*discover(), *_FILES)
+
+
 def installed_plugins() -> tuple[Plugin, ...]:
-    """The plugins of all installed packages that can be used, by name."""
-    return tuple(each.plugin for each in discover() if each.plugin is not None)
+    """The plugins that can be used: of installed packages by name, of files in their order."""
+    return tuple(each.plugin for each in givers() if each.plugin is not None)
 
 
 def given(kind: Kind) -> Mapping[str, Installed]:
     """Which plugin gives which name of a kind."""
     return {
         name: each
-        for each in discover()
+        for each in givers()
         if each.plugin is not None
         for name in each.plugin.names(kind)
     }
@@ -181,37 +183,10 @@ def _load(name: str, target: str, package: Package) -> Installed:
             plugin = getattr(plugin, attribute)
     except Exception as error:
         return replace(found, error=found.failure("cannot be imported", error))
-    problem = _shape_problem(plugin)
+    problem = shape_problem(plugin)
     if not isinstance(plugin, Plugin) or problem is not None:
         return replace(found, error=found.failure("is not a plugin", problem or "it is none"))
     return replace(found, plugin=plugin)
-
-
-def _shape_problem(plugin: object) -> str | None:
-    """What is wrong with the types of a plugin's fields; what they load is checked when it is."""
-    if not isinstance(plugin, Plugin):
-        return f"it is of type {type(plugin).__name__}, not tilewright.dialects.plugins.Plugin"
-    for each in fields(plugin):
-        value = getattr(plugin, each.name)
-        if each.name in KINDS:
-            values = list(value.values()) if isinstance(value, Mapping) else None
-            names = list(value) if isinstance(value, Mapping) else []
-            if values is None or not all(isinstance(name, str) for name in names):
-                return f"{each.name} is not a mapping by name"
-            expected = _VALUES.get(each.name)
-            for value_ in values:
-                if not (callable(value_) if expected is None else isinstance(value_, expected)):
-                    wanted = "a function" if expected is None else f"a {expected.__name__}"
-                    return f"{each.name} maps to {value_!r}, not to {wanted}"
-        elif each.name != "name":
-            expected = str if each.name == "modules" else Path
-            if not isinstance(value, tuple) or not all(isinstance(v, expected) for v in value):
-                return f"{each.name} is not a tuple of {expected.__name__}"
-    return None
-
-
-_VALUES: Mapping[str, type[object]] = {"pipelines": str, "chips": Path}
-"""What a kind maps to; all others map to functions that load."""
 
 
 # Names.
@@ -228,6 +203,25 @@ def _refuse_clashes(found: list[Installed]) -> list[Installed]:
             for name in _own_names(kind):
                 givers.setdefault((kind, name), []).append("Tilewright or xDSL")
     return [_without_clash(each, givers) for each in found]
+
+
+def _refuse_taken_names(file: PluginFile) -> None:
+    """Raise `PluginError` if the file gives a name that somebody else gives."""
+    for kind, name in _names(file):
+        label = next(
+            (
+                giver.label
+                for each in KINDS
+                if _space(each) == _space(kind) and (giver := given(each).get(name)) is not None
+            ),
+            "Tilewright or xDSL" if name in _own_names(_space(kind)) else None,
+        )
+        if label is not None:
+            raise file.failure(
+                f"the name {name!r} among its {kind} is taken",
+                f"{label} gives it too",
+                f"rename it in {file.target}",
+            )
 
 
 def _names(each: Installed) -> list[tuple[Kind, str]]:
@@ -278,7 +272,7 @@ def load_modules() -> None:
 
     A plugin of which one fails is warned of once; asking for its ops raises.
     """
-    for each in discover():
+    for each in givers():
         error = _module_error(each)
         if error is not None and each not in _WARNED:
             _WARNED.append(each)

@@ -7,9 +7,13 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from itertools import islice
 from types import FrameType
 
 from tilewright.compiler.cli.settings import Settings
+
+LOAD = "--load"
+"""The option that names a Python file to use as a plugin."""
 
 
 def main() -> None:
@@ -53,7 +57,20 @@ def _invoke(arguments: list[str], settings: Settings) -> int:
         return run_opt(arguments[1:])
     from tilewright.compiler.cli.app import invoke
 
-    return invoke(arguments, settings)
+    return invoke(_loads_first(arguments), settings)
+
+
+def _loads_first(arguments: list[str]) -> list[str]:
+    """`tw VERB --load FILE` as `tw --load FILE VERB`: no verb needs an option for it."""
+    loads: list[str] = []
+    others: list[str] = []
+    left = iter(arguments)
+    for each in left:
+        if each == LOAD:
+            loads += [each, *islice(left, 1)]
+        else:
+            (loads if each.startswith(f"{LOAD}=") else others).append(each)
+    return [*loads, *others]
 
 
 def _unwind(number: int, _: FrameType | None) -> None:

@@ -61,9 +61,22 @@ def root(
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where in Tilewright an error comes from.")
     ] = False,
+    load: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--load",
+            metavar="FILE.py",
+            help="Use the passes and ops in this file, too; behind the verb as well.",
+        ),
+    ] = None,
 ) -> None:
     """Compile models to the command streams of a simulated TPU, and run them."""
     context.obj.traceback = traceback
+    if load:
+        from tilewright.dialects.plugins import load_file
+
+        for file in load:
+            load_file(file)
 
 
 @app.command(

@@ -19,6 +19,7 @@ from tilewright.compiler.workbench.options import OptionGroup
 from tilewright.compiler.workbench.runner import Instrument
 from tilewright.compiler.workbench.sources import SPLIT_MARK, Source
 from tilewright.dialects.errors import OptionError
+from tilewright.dialects.plugins import load_file
 from tilewright.passes.registry import PASSES, PIPELINES, pass_names, pipeline_names
 
 GROUPS: tuple[OptionGroup, ...] = (
@@ -32,6 +33,7 @@ GROUPS: tuple[OptionGroup, ...] = (
 """The modules that add options and instruments; their instruments look on in this order."""
 
 _VERIFY_EACH = "--verify-each"
+_LOAD = ("--load", "--load-pass-plugin", "--load-dialect-plugin")
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -52,6 +54,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     _add_own(parser)
     for group in GROUPS:
         group.add_options(parser)
+    _load_files(arguments)
     given = {text.partition("=")[0] for text in arguments if text.startswith("-")}
     flags = _add_passes(parser, {f"--{name.lstrip('-')}" for name in given if len(name) > 2})
     known = parser.option_names()
@@ -62,6 +65,15 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     if rest:
         parser.refuse(rest[0])
     return options
+
+
+def _load_files(arguments: Sequence[str]) -> None:
+    """Load the files of `--load`: their passes are options, too."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*_LOAD, action="append", default=[])
+    known, _ = parser.parse_known_args(arguments)
+    for name in known.load:
+        load_file(name)
 
 
 def _own_spelling(argument: str, known: set[str]) -> str:
@@ -91,6 +103,14 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", default="-", help="where to write; - is stdout")
     pipeline = parser.add_argument_group("the pipeline")
+    pipeline.add_argument(
+        *_LOAD,
+        dest="load",
+        metavar="FILE.py",
+        action="append",
+        default=[],
+        help="use the passes and ops in this file, too (docs/plugins.md)",
+    )
     pipeline.add_argument(
         "--start-from", metavar="PASS", help="leave out the passes before NAME, NAME:2 or NUMBER"
     )

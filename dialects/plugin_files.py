@@ -1,0 +1,222 @@
+"""One Python file used as a plugin, without a package around it: `tw --load FILE.py`.
+
+The file is executed once, as the module of its name. If it has a `PLUGIN`, that is what it gives;
+otherwise everything that is in it: passes, `Dialect` objects, and op classes, those of `composite`
+and of objects with `.ops` (`dsl.custom_op`) too, which make dialects by the first word of their
+names. Kernels, lowerings and reference semantics have registered themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from xdsl.dialects import get_all_dialects
+from xdsl.ir import Dialect, Operation
+from xdsl.passes import ModulePass
+
+from tilewright.dialects.context import TILEWRIGHT_DIALECTS, dialect_of_plugin
+from tilewright.dialects.errors import OptionError, PluginError, TilewrightError
+from tilewright.dialects.plugin_types import Plugin, PluginFile, shape_problem
+from tilewright.dialects.plugins import given
+
+T = TypeVar("T")
+
+ATTRIBUTE = "PLUGIN"
+"""The name in a file that says what it gives."""
+
+_DIGEST = "__tilewright_digest__"
+"""What is set in a module that was executed here: the digest of its text."""
+
+
+def plugin_file(path: Path) -> PluginFile:
+    """Execute the file and collect what it gives; of a file that has been imported, its module.
+
+    Raises `OptionError` where there is no such file, `PluginError` where it raises, gives nothing,
+    or takes the name of another module.
+    """
+    source = _source(path)
+    digest = hashlib.sha256(source).hexdigest()
+    resolved = path.resolve()
+    module = _module(path, resolved, source, digest)
+    file = PluginFile(
+        resolved.stem,
+        str(path),
+        resolved.name,
+        digest,
+        path=resolved,
+        module=module,
+        source=source,
+    )
+    return replace(file, plugin=_plugin_of(file))
+
+
+def _source(path: Path) -> bytes:
+    hint = "a Python file with passes or ops: tw --load FILE.py VERB ..."
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        raise OptionError(
+            f"cannot load {path}",
+            why="it is not called NAME.py, with a NAME that Python can import",
+            hint=hint,
+        )
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OptionError(f"cannot load {path}", why=error.strerror, hint=hint) from error
+
+
+def _module(path: Path, resolved: Path, source: bytes, digest: str) -> ModuleType:
+    """The module of the file: the one that has been imported, or executed of the same text, or a
+    new one."""
+    name = resolved.stem
+    there = sys.modules.get(name)
+    if there is not None and _file_of(there) == resolved:
+        if getattr(there, _DIGEST, digest) == digest:
+            return there
+    elif there is not None or _is_found_elsewhere(name, resolved):
+        raise PluginError(
+            f"{path} has the name of another module",
+            why=f"import {name} finds {_file_of(there) if there else 'one that is installed'}",
+            hint="give the file another name",
+        )
+    module = _executed(name, path, resolved, source)
+    setattr(module, _DIGEST, digest)
+    return module
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None
+
+
+def _is_found_elsewhere(name: str, resolved: Path) -> bool:
+    """Whether an import of the name would find another file, beside one in the working folder: a
+    copy in a reproducer is of that."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return False
+    origin = Path(spec.origin).resolve() if spec.origin else None
+    return origin != resolved and (origin is None or origin.parent != Path.cwd())
+
+
+def _executed(name: str, path: Path, resolved: Path, source: bytes) -> ModuleType:
+    """Execute the text itself: bytecode beside it may be of another text of the same second."""
+    spec = importlib.util.spec_from_file_location(name, resolved)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        exec(compile(source, str(resolved), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+        raise _raised(path, resolved, error) from error
+    return module
+
+
+def _raised(path: Path, resolved: Path, error: BaseException) -> TilewrightError:
+    """What to raise where the file raises: with the line of the file."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(resolved)
+    ]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    where = str(path) if line is None else f"{path}:{line}"
+    if isinstance(error, TilewrightError):
+        return type(error)(error.what, where=error.where or where, why=error.why, hint=error.hint)
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return PluginError(
+        f"{path} cannot be loaded",
+        where=where,
+        why=f"{type(error).__name__}: {said}".removesuffix(": "),
+    )
+
+
+# What a file gives.
+
+
+def _plugin_of(file: PluginFile) -> Plugin:
+    given: object = getattr(file.module, ATTRIBUTE, None)
+    if given is not None:
+        problem = shape_problem(given)
+        if not isinstance(given, Plugin) or problem is not None:
+            raise file.failure(f"its {ATTRIBUTE} is not a plugin", problem or "it is none")
+        return given
+    values = list(vars(file.module).values())
+    passes = {each.name: _giving(each) for each in _passes(values, file.module.__name__)}
+    dialects = {each.name: _giving(each) for each in _dialects(values, file)}
+    if not passes and not dialects:
+        raise file.failure(
+            "it gives nothing",
+            "it has neither a pass nor an op of a dialect of its own",
+            f"a pass is a class of ModulePass with a name, or {ATTRIBUTE} = Plugin(...)",
+        )
+    return Plugin(file.name, dialects=dialects, passes=passes)
+
+
+def _giving(value: T) -> Callable[[], T]:
+    return lambda: value
+
+
+def _passes(values: list[object], module: str) -> Iterator[type[ModulePass]]:
+    for value in values:
+        if isinstance(value, type) and issubclass(value, ModulePass):
+            own = value.__module__ == module
+            if own and isinstance(getattr(value, "name", None), str):
+                yield value
+
+
+def _dialects(values: list[object], file: PluginFile) -> Iterator[Dialect]:
+    """The dialects in the file, and one for each first word of its other ops' names."""
+    written = {each.name: each for each in values if isinstance(each, Dialect)}
+    grouped: dict[str, list[type[Operation]]] = {}
+    for op_class in dict.fromkeys(op for value in values for op in _ops(value)):
+        prefix = op_class.name.partition(".")[0]
+        if prefix in written:
+            continue
+        known = _dialect_of_others(prefix)
+        if known is None:
+            grouped.setdefault(prefix, []).append(op_class)
+        elif op_class not in known.operations:
+            raise file.failure(
+                f"its op {op_class.name} is of a dialect that there is",
+                f"{prefix} is not its own",
+                "let the op's name begin with a word of your own",
+            )
+    imported = {name for name, each in written.items() if _dialect_of_others(name) is each}
+    yield from (each for name, each in written.items() if name not in imported)
+    yield from (Dialect(prefix, ops) for prefix, ops in grouped.items())
+
+
+def _ops(value: object) -> list[type[Operation]]:
+    """The op classes that a value is, or has as its `ops`."""
+    several: object = [value] if isinstance(value, type) else getattr(value, "ops", None)
+    if not isinstance(several, list | tuple):
+        return []
+    return [each for each in several if _is_op(each)]
+
+
+def _is_op(value: object) -> bool:
+    if not isinstance(value, type) or not issubclass(value, Operation):
+        return False
+    return isinstance(getattr(value, "name", None), str) and "." in value.name
+
+
+def _dialect_of_others(name: str) -> Dialect | None:
+    """The dialect of this name that Tilewright, a plugin or xDSL gives."""
+    own = {dialect.name: dialect for dialect in TILEWRIGHT_DIALECTS}
+    if name in own:
+        return own[name]
+    if name in given("dialects"):
+        return dialect_of_plugin(name)
+    return get_all_dialects()[name]() if name in get_all_dialects() else None
