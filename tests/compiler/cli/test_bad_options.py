@@ -11,7 +11,7 @@ from tests.compiler.cli.harness import SEQ, Models, Tw, assert_refused, chip_fil
 
 VERBS = (
     *("compile", "run", "compare", "estimate", "profile", "inspect"),
-    *("opt", "trace", "passes", "ops", "chips", "doctor"),
+    *("opt", "trace", "passes", "rules", "ops", "chips", "doctor"),
 )
 
 

@@ -99,7 +99,7 @@ def test_list_and_show(tw: Tw, files: Path) -> None:
         (["check", "nothing"], "there are no rules called nothing"),
         (["check", "double-buffer"], "is not made of rules"),
         (["check", "missing.rules"], "cannot read"),
-        (["check", "missing.py"], "cannot read"),
+        (["check", "missing.py"], "cannot load"),
         (["check", "mine.rules", "--rule", "Other"], "there is no rule Other"),
         (["show", "Other"], "there is no rule Other"),
         (["show"], "takes the name of one rule"),
