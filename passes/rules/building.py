@@ -21,7 +21,7 @@ from xdsl.utils.exceptions import VerifyException
 from tilewright.dialects.element_types import element_of, tensor_type
 from tilewright.dialects.errors import UnsupportedError
 from tilewright.dialects.graph import shape_of, storage_of
-from tilewright.passes.rules.check_replace import takes_type
+from tilewright.passes.rules.constructors import takes_type
 from tilewright.passes.rules.expressions import Evaluate, call_user, compile_expression
 from tilewright.passes.rules.rule import BuilderCall, ExplicitType, Making, OpBuild, Rule, TypeOf
 from tilewright.passes.rules.values import NoValueError

@@ -5,43 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import (
-    ArrayAttr,
-    DenseArrayBase,
-    FloatAttr,
-    IntegerAttr,
-    StringAttr,
-    UnitAttr,
-)
-from xdsl.irdl import OpDef, OptOperandDef, OptPropertyDef, VarOperandDef
+from xdsl.irdl import OpDef, OptOperandDef, VarOperandDef
 
 from tilewright.passes.rules import syntax
-from tilewright.passes.rules.rule import (
-    AttributePattern,
-    AttributeTest,
-    Dim,
-    OperandPattern,
-    OpPattern,
-    Origin,
-    Presence,
-    Value,
-    ValueKind,
-    parts_of,
-)
-from tilewright.passes.rules.scope import (
-    SEGMENTS,
-    NameKind,
-    Scope,
-    did_you_mean,
-    enum_cases,
-    property_class,
-    resolve_op,
-)
-from tilewright.passes.rules.syntax import Constant, Span, Word
-from tilewright.passes.rules.values import ELEMENTS
-
-_ORIGINS = {origin.value: origin for origin in Origin}
-_NUMBERS = (FloatAttr, IntegerAttr)
+from tilewright.passes.rules.check_attributes import check_attributes
+from tilewright.passes.rules.check_kinds import check_kinds
+from tilewright.passes.rules.check_operands import assign_operands
+from tilewright.passes.rules.rule import OperandPattern, OpPattern, Presence, Value, parts_of
+from tilewright.passes.rules.scope import NameKind, Scope, resolve_op
+from tilewright.passes.rules.syntax import Word
 
 
 @dataclass
@@ -97,7 +69,7 @@ class _Checker:
             return None
         op, definition = resolved
         operands, counts = self.operands(call, definition)
-        attributes = self.attributes(call, definition)
+        attributes = check_attributes(self.scope, call, definition)
         results = self.results(call, definition, names)
         uses = None if call.uses is None else int(call.uses.text)
         pattern = OpPattern(op, results, operands, counts, attributes, uses, call.span)
@@ -112,7 +84,7 @@ class _Checker:
         if isinstance(value, syntax.Binder) and value.name.text != "_":
             kind = NameKind.VALUES if value.suffix == "..." else NameKind.VALUE
             self.scope.bind(value.name, kind, optional=value.suffix == "?")
-            self.kinds(value)
+            check_kinds(self.scope, value)
         elif isinstance(value, syntax.OpCall):
             self.op(value, ())
 
@@ -239,7 +211,7 @@ class _Checker:
 
     def value(self, binder: syntax.Binder, presence: Presence) -> str | None:
         """Note what a binder asks of its value, and give the name of the value."""
-        kind = self.kinds(binder) if binder.suffix != "..." else None
+        kind = check_kinds(self.scope, binder) if binder.suffix != "..." else None
         name = binder.name.text
         if name == "_":
             if kind is None:
@@ -254,128 +226,6 @@ class _Checker:
         self.match.values[name] = Value(name, presence, kinds, producer, span)
         return name
 
-    def kinds(self, binder: syntax.Binder) -> ValueKind | None:
-        """What the words behind the colon ask."""
-        if not binder.kinds:
-            return None
-        origin: Origin | None = None
-        rank: int | None = None
-        element = None
-        dims: tuple[Dim, ...] | None = None
-        words = list(binder.kinds)
-        while words:
-            kind = words.pop(0)
-            if kind.word in _ORIGINS and kind.dims is None:
-                origin = _ORIGINS[kind.word]
-            elif kind.word == "rank" and words and words[0].word.isdecimal():
-                rank = int(words.pop(0).word)
-            elif kind.word in ELEMENTS or (kind.word == "_" and kind.dims is not None):
-                element = ELEMENTS.get(kind.word)
-                dims = None if kind.dims is None else self.dims(kind.dims, kind.span)
-            else:
-                known = (*_ORIGINS, "rank", *ELEMENTS)
-                self.scope.problem(
-                    "rank is followed by a number"
-                    if kind.word == "rank"
-                    else f"{kind.word} is no kind of value",
-                    kind.span,
-                    did_you_mean(kind.word, known) or f"kinds are {', '.join(known)}, f32[_, n]",
-                )
-        return ValueKind(origin, rank, element, dims, binder.span)
-
-    def dims(self, dims: Sequence[syntax.Expression | None], span: Span) -> tuple[Dim, ...]:
-        found: list[Dim] = []
-        for dim in dims:
-            match dim:
-                case None:
-                    found.append(Dim(rest=True))
-                case syntax.Literal(value) if type(value) is int:
-                    found.append(Dim(size=value))
-                case syntax.Name("_"):
-                    found.append(Dim())
-                case syntax.Name(name, where):
-                    self.scope.bind(Word(name, where), NameKind.SIZE)
-                    found.append(Dim(name=name))
-                case _:
-                    self.scope.problem(
-                        "a size is a number, a name, _ or ...",
-                        dim.span,
-                        "write where dim(x, 0) == ... for more",
-                    )
-        if sum(dim.rest for dim in found) > 1:
-            self.scope.problem("'...' stands once", span)
-        return tuple(found)
-
-    def attributes(self, call: syntax.OpCall, definition: OpDef) -> tuple[AttributePattern, ...]:
-        found: dict[str, AttributePattern] = {}
-        known = [name for name in definition.properties if name not in SEGMENTS]
-        for attribute in call.attributes:
-            name, span = attribute.name.text, attribute.name.span
-            if name in found:
-                self.scope.problem(f"{name} is there twice", span)
-            if name not in known and "." not in name:
-                hint = did_you_mean(name, known)
-                has = f"it has {', '.join(known)}" if known else "it has none"
-                self.scope.problem(f"{call.op.text} has no attribute {name}", span, hint or has)
-                if isinstance(attribute.value, syntax.Name):
-                    self.scope.bind(
-                        Word(attribute.value.name, attribute.value.span), NameKind.ATTRIBUTE
-                    ).used = True
-                continue
-            found[name] = self.attribute(attribute, definition)
-        for name in known:
-            # What may be missing and is not spoken of is missing.
-            if name not in found and isinstance(definition.properties[name], OptPropertyDef):
-                is_unit = property_class(definition, name) is UnitAttr
-                absent = False if is_unit else None
-                found[name] = AttributePattern(
-                    name, AttributeTest.EQUALS, absent, is_unit, call.span
-                )
-        return tuple(found.values())
-
-    def attribute(self, attribute: syntax.Attribute, definition: OpDef) -> AttributePattern:
-        name, value = attribute.name.text, attribute.value
-        span = attribute.name.span.to(value.span)
-        base = property_class(definition, name)
-        is_unit = base is UnitAttr
-        cases = enum_cases(definition, name)
-        if isinstance(value, syntax.Name) and value.name not in cases:
-            if value.name == "_":
-                return AttributePattern(name, AttributeTest.ANY, None, is_unit, span)
-            word = Word(value.name, value.span)
-            self.scope.bind(word, NameKind.ATTRIBUTE)
-            return AttributePattern(name, AttributeTest.CAPTURE, value.name, is_unit, span)
-        constant: Constant | tuple[Constant, ...]
-        if isinstance(value, syntax.Name):
-            constant = value.name
-        elif isinstance(value, syntax.Literal) and value.value is None and "none" in cases:
-            constant = "none"
-        else:
-            constant = self.constant(value)
-        if is_unit and constant is None:
-            constant = False
-        wrong = _wrong_constant(constant, base, cases)
-        if wrong:
-            self.scope.problem(f"{name} of {definition.name} is {wrong}", value.span)
-        return AttributePattern(name, AttributeTest.EQUALS, constant, is_unit, span)
-
-    def constant(self, value: syntax.Expression) -> Constant | tuple[Constant, ...]:
-        match value:
-            case syntax.Literal(constant):
-                return constant
-            case syntax.Unary("-", syntax.Literal(int() | float() as number)):
-                return -number
-            case syntax.Listing(items):
-                listed = [self.constant(item) for item in items]
-                return tuple(item for item in listed if not isinstance(item, tuple))
-            case _:
-                self.scope.problem(
-                    "an attribute is a name to bind, or a number, a text, true, false or none",
-                    value.span,
-                    "bind it, and write the condition behind where",
-                )
-                return None
-
     def require_connected(self) -> None:
         """Every op must be found from the root, through operands or through uses."""
         _, left = parts_of(self.match.ops, self.match.root)
@@ -386,74 +236,3 @@ class _Checker:
                 self.match.ops[index].span,
                 "the root is the last op, or the one marked root",
             )
-
-
-def assign_operands(
-    scope: Scope, call: syntax.OpCall, definition: OpDef
-) -> dict[str, list[syntax.Operand]]:
-    """Which operands stand for which field; notes those that are missing or too many."""
-    kinds = dict(definition.operands)
-    positional = [name for name, kind in kinds.items() if not isinstance(kind, OptOperandDef)]
-    given: dict[str, list[syntax.Operand]] = {}
-    extra: list[syntax.Operand] = []
-    place = 0
-    for operand in call.operands:
-        if operand.field is not None:
-            name = operand.field.text
-            if name not in kinds:
-                has = f"it has {', '.join(kinds)}" if kinds else "it has none"
-                scope.problem(
-                    f"{call.op.text} has no operand {name}",
-                    operand.field.span,
-                    did_you_mean(name, kinds) or has,
-                )
-                continue
-            if name in given:
-                scope.problem(f"{name} is there twice", operand.span)
-            given[name] = [operand]
-        elif place < len(positional):
-            name = positional[place]
-            given.setdefault(name, []).append(operand)
-            if not isinstance(kinds[name], VarOperandDef):
-                place += 1
-        else:
-            extra.append(operand)
-    missing = [
-        name
-        for name in positional
-        if name not in given and not isinstance(kinds[name], VarOperandDef)
-    ]
-    if extra:
-        optional = [name for name in kinds if name not in positional]
-        scope.problem(
-            f"{call.op.text} has {_count(positional)}, not {len(positional) + len(extra)}",
-            extra[0].span,
-            f"{optional[0]} is given by name: {optional[0]} = b" if optional else None,
-        )
-    elif missing:
-        scope.problem(
-            f"{call.op.text} has {_count(positional)}: {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing",
-            call.span,
-        )
-    return given
-
-
-def _count(names: Sequence[str]) -> str:
-    return f"{len(names)} operand" + ("s" if len(names) != 1 else "")
-
-
-def _wrong_constant(constant: object, base: type | None, cases: tuple[str, ...]) -> str | None:
-    """What the attribute is, in words, where `constant` can never be its value."""
-    if cases:
-        return None if constant in cases else f"one of {', '.join(cases)}"
-    is_number = isinstance(constant, int | float)
-    if base in _NUMBERS and not (is_number or constant is None):
-        return "a number"
-    if base is StringAttr and not isinstance(constant, str):
-        return "a text in quotes"
-    if base is UnitAttr and not (isinstance(constant, bool) or constant is None):
-        return "true or false"
-    if base in (DenseArrayBase, ArrayAttr) and not isinstance(constant, tuple):
-        return "a list"
-    return None

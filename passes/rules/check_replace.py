@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from functools import cache
 
-from xdsl.irdl import IRDLOperation, OpDef, OptOperandDef, OptPropertyDef, VarOperandDef
+from xdsl.irdl import IRDLOperation, OpDef, OptOperandDef, VarOperandDef
 
 from tilewright.passes.rules import syntax
 from tilewright.passes.rules.check_expressions import check_call, check_expression
-from tilewright.passes.rules.check_match import Match, assign_operands
+from tilewright.passes.rules.check_match import Match
+from tilewright.passes.rules.check_operands import assign_operands
+from tilewright.passes.rules.constructors import FROM_TYPE, arguments_of, making_of
 from tilewright.passes.rules.rule import (
     BuildArgument,
     BuilderCall,
@@ -20,19 +20,9 @@ from tilewright.passes.rules.rule import (
     Replacement,
     TypeOf,
 )
-from tilewright.passes.rules.scope import (
-    SEGMENTS,
-    NameKind,
-    Scope,
-    did_you_mean,
-    enum_cases,
-    resolve_op,
-)
+from tilewright.passes.rules.scope import NameKind, Scope, did_you_mean, enum_cases, resolve_op
 from tilewright.passes.rules.syntax import Expression, Span, Word
 from tilewright.passes.rules.values import ELEMENTS
-
-FROM_TYPE = ("shape", "sizes", "element", "result_types", "result_type")
-"""Parameters of constructors that `-> like y` gives: sizes, element type, or the type itself."""
 
 
 def check_replace(scope: Scope, replace: syntax.Replace, match: Match) -> Replacement:
@@ -231,7 +221,7 @@ class _Checker:
     def attributes(
         self, call: syntax.OpCall, op: type[IRDLOperation], definition: OpDef
     ) -> tuple[tuple[str, Expression], ...]:
-        known = _arguments(op)
+        known = arguments_of(op)
         made: dict[str, Expression] = {}
         for attribute in call.attributes:
             name = attribute.name.text
@@ -290,46 +280,3 @@ class _Checker:
             self.scope.problem("'...' stands in match", span)
             return syntax.Literal(0, span)
         return check_expression(self.scope, dim)
-
-
-@cache
-def making_of(op: type[IRDLOperation]) -> Making:
-    """How the constructor of `op` takes its operands."""
-    parameters = inspect.signature(op).parameters
-    if "operands" in parameters and "result_types" in parameters:
-        return Making.GENERIC
-    if all(name in parameters for name, _ in op.get_irdl_definition().operands):
-        return Making.BY_NAME
-    return Making.IN_ORDER
-
-
-@cache
-def _arguments(op: type[IRDLOperation]) -> Mapping[str, bool]:
-    """What the constructor of `op` takes besides operands, and whether it must be given."""
-    definition, making = op.get_irdl_definition(), making_of(op)
-    fields = dict(definition.operands)
-    parameters = inspect.signature(op).parameters
-    named = {
-        name: parameter.default is inspect.Parameter.empty
-        for name, parameter in parameters.items()
-        if name not in fields and parameter.kind not in _OF_ANY_NUMBER
-    }
-    if making is Making.BY_NAME:
-        return named
-    properties = {
-        name: not isinstance(kind, OptPropertyDef)
-        for name, kind in definition.properties.items()
-        if name not in SEGMENTS
-    }
-    return properties if making is Making.GENERIC else {**named, **properties}
-
-
-_OF_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def takes_type(op: type[IRDLOperation]) -> tuple[str, ...]:
-    """Parameters of the constructor of `op` that follow from the type of its result."""
-    if making_of(op) is Making.GENERIC:
-        return ()
-    parameters = inspect.signature(op).parameters
-    return tuple(name for name in FROM_TYPE if name in parameters)

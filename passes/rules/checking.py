@@ -12,12 +12,7 @@ from tilewright.passes.rules.check_match import check_match
 from tilewright.passes.rules.check_replace import check_replace
 from tilewright.passes.rules.parser import parse
 from tilewright.passes.rules.rule import AttributeTest, Rule, RuleSet
-from tilewright.passes.rules.scope import (
-    NameKind,
-    Scope,
-    did_you_mean,
-    enum_cases,
-)
+from tilewright.passes.rules.scope import NameKind, Scope, did_you_mean, enum_cases
 from tilewright.passes.rules.source import Problem, RuleError, Source
 from tilewright.passes.rules.values import FUNCTIONS
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
-from lark.visitors import v_args
+from lark import Lark, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from tilewright.passes.rules import syntax
 from tilewright.passes.rules.source import Problem, Source
-from tilewright.passes.rules.syntax import Expression, Span, Word
+from tilewright.passes.rules.syntax import Span
+from tilewright.passes.rules.syntax_builder import SyntaxBuilder, span_of
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
 
@@ -53,7 +52,7 @@ def rule_parser() -> Lark:
         GRAMMAR.read_text(encoding="utf-8"),
         parser="lalr",
         maybe_placeholders=True,
-        transformer=_Builder(),
+        transformer=SyntaxBuilder(),
     )
 
 
@@ -106,7 +105,7 @@ def _problem(source: Source, error: UnexpectedInput) -> Problem:
             lines = source.text.rstrip().splitlines() or [""]
             span = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 2)
             return source.problem(f"expected {_expected(expected)}, but the text ends", span)
-        return source.problem(f"expected {_expected(expected)}, not {str(token)!r}", _span(token))
+        return source.problem(f"expected {_expected(expected)}, not {str(token)!r}", span_of(token))
     assert isinstance(error, UnexpectedCharacters)
     span = Span(error.line, error.column, error.line, error.column + 1)
     found = re.match(r"\w+|.", error.char + source.text[error.pos_in_stream + 1 :], re.DOTALL)
@@ -128,242 +127,3 @@ def _expected(terminals: set[str] | None) -> str:
         words.append("an operator")
     words += [_WORDS.get(name, f"'{name.strip('_').lower()}'") for name in sorted(names)]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def _span(token: Token) -> Span:
-    return Span(token.line or 1, token.column or 1, token.end_line or 1, token.end_column or 1)
-
-
-def _word(token: Token) -> Word:
-    return Word(str(token), _span(token))
-
-
-@v_args(inline=True)
-class _Builder(Transformer[Token, object]):
-    """Makes the nodes while the parser runs; methods are called like the rules of the grammar."""
-
-    def start(self, *items: syntax.Use | syntax.RuleSyntax) -> syntax.FileSyntax:
-        return syntax.FileSyntax(
-            [item for item in items if isinstance(item, syntax.Use)],
-            [item for item in items if isinstance(item, syntax.RuleSyntax)],
-        )
-
-    def use(self, module: Word, names: tuple[Word, ...]) -> syntax.Use:
-        return syntax.Use(module, names)
-
-    def module(self, token: Token) -> Word:
-        return _word(token)
-
-    def rule(
-        self,
-        doc: str,
-        keyword: Token,
-        name: Token,
-        benefit: int,
-        match: tuple[syntax.Statement, ...],
-        clauses: tuple[syntax.Where | syntax.Let, ...],
-        replace: syntax.Replace,
-        end: Token,
-    ) -> syntax.RuleSyntax:
-        span = _span(keyword).to(_span(end))
-        return syntax.RuleSyntax(_word(name), doc, benefit, None, match, clauses, replace, span)
-
-    def lowering(
-        self,
-        doc: str,
-        keyword: Token,
-        name: Token,
-        options: tuple[tuple[Word, syntax.Constant], ...],
-        benefit: int,
-        match: tuple[syntax.Statement, ...],
-        clauses: tuple[syntax.Where | syntax.Let, ...],
-        replace: syntax.Replace,
-        end: Token,
-    ) -> syntax.RuleSyntax:
-        span = _span(keyword).to(_span(end))
-        return syntax.RuleSyntax(_word(name), doc, benefit, options, match, clauses, replace, span)
-
-    def doc(self, *lines: Token) -> str:
-        return "\n".join(line.removeprefix("///").strip() for line in lines)
-
-    def options(
-        self, *options: tuple[Word, syntax.Constant]
-    ) -> tuple[tuple[Word, syntax.Constant], ...]:
-        return options
-
-    def option(self, name: Token, value: syntax.Literal) -> tuple[Word, syntax.Constant]:
-        return _word(name), value.value
-
-    def benefit(self, number: Token | None) -> int:
-        return 1 if number is None else int(number)
-
-    def match(self, *statements: syntax.Statement | Token) -> tuple[syntax.Statement, ...]:
-        return tuple(each for each in statements if isinstance(each, syntax.Statement))
-
-    def clauses(self, *clauses: syntax.Where | syntax.Let) -> tuple[syntax.Where | syntax.Let, ...]:
-        return clauses
-
-    def where(self, keyword: Token, condition: Expression) -> syntax.Where:
-        return syntax.Where(condition, _span(keyword).to(condition.span))
-
-    def let(self, keyword: Token, name: Token, value: Expression) -> syntax.Let:
-        return syntax.Let(_word(name), value, _span(keyword).to(value.span))
-
-    def replace_with(
-        self, keyword: Token, targets: tuple[Word, ...], *values: syntax.Binder
-    ) -> syntax.Replace:
-        return syntax.Replace(targets, (), values, _span(keyword).to(values[-1].span))
-
-    def replace_by(
-        self,
-        keyword: Token,
-        targets: tuple[Word, ...],
-        *parts: syntax.Statement | tuple[Word, ...] | Token | None,
-    ) -> syntax.Replace:
-        statements = tuple(part for part in parts if isinstance(part, syntax.Statement))
-        names = next((part for part in parts if isinstance(part, tuple)), ())
-        values = tuple(syntax.Binder(name, "", (), name.span) for name in names)
-        end = parts[-1]
-        assert isinstance(end, Token)
-        return syntax.Replace(targets, statements, values, _span(keyword).to(_span(end)))
-
-    def statement(
-        self, root: Token | None, names: tuple[Word, ...] | None, op: syntax.OpCall
-    ) -> syntax.Statement:
-        start = _span(root) if root is not None else names[0].span if names else op.span
-        marked = None if root is None else _word(root)
-        return syntax.Statement(marked, names or (), op, start.to(op.span))
-
-    def names(self, *names: Token) -> tuple[Word, ...]:
-        return tuple(_word(name) for name in names)
-
-    def op_call(
-        self,
-        op: Token,
-        operands: tuple[syntax.Operand, ...],
-        close: Token,
-        attributes: tuple[tuple[syntax.Attribute, ...], Span] | None,
-        uses: tuple[Word, Span] | None,
-        result_type: syntax.ResultType | None,
-    ) -> syntax.OpCall:
-        end = _span(close)
-        if attributes is not None:
-            end = attributes[1]
-        if uses is not None:
-            end = uses[1]
-        if result_type is not None:
-            end = result_type.span
-        return syntax.OpCall(
-            _word(op),
-            operands,
-            () if attributes is None else attributes[0],
-            None if uses is None else uses[0],
-            result_type,
-            _span(op).to(end),
-        )
-
-    def operands(self, *operands: syntax.Operand | None) -> tuple[syntax.Operand, ...]:
-        return tuple(each for each in operands if each is not None)
-
-    def operand(self, field: Token | None, value: syntax.Binder) -> syntax.Operand:
-        name = None if field is None else _word(field)
-        return syntax.Operand(name, value, (name or value).span.to(value.span))
-
-    def binder(
-        self, name: Token, suffix: Token | None, kinds: tuple[syntax.Kind, ...] | None
-    ) -> syntax.Binder:
-        last = kinds[-1].span if kinds else _span(suffix or name)
-        span = _span(name).to(last)
-        return syntax.Binder(_word(name), str(suffix or ""), kinds or (), span)
-
-    def kinds(self, *kinds: syntax.Kind) -> tuple[syntax.Kind, ...]:
-        return kinds
-
-    def kind(
-        self, word: Token, dims: tuple[tuple[Expression | None, ...], Span] | None = None
-    ) -> syntax.Kind:
-        if dims is None:
-            return syntax.Kind(str(word), None, _span(word))
-        return syntax.Kind(str(word), dims[0], _span(word).to(dims[1]))
-
-    def dims(self, *dims: Expression | Token | None) -> tuple[tuple[Expression | None, ...], Span]:
-        end = dims[-1]
-        assert isinstance(end, Token)
-        listed = tuple(
-            None if isinstance(dim, Token) else dim for dim in dims[:-1] if dim is not None
-        )
-        return listed, _span(end)
-
-    def absent(self, token: Token) -> syntax.Absent:
-        return syntax.Absent(_span(token))
-
-    def attributes(
-        self, *parts: syntax.Attribute | Token | None
-    ) -> tuple[tuple[syntax.Attribute, ...], Span]:
-        end = parts[-1]
-        assert isinstance(end, Token)
-        return tuple(part for part in parts if isinstance(part, syntax.Attribute)), _span(end)
-
-    def attribute(self, name: Token, value: Expression | None) -> syntax.Attribute:
-        word = _word(name)
-        return syntax.Attribute(word, syntax.Literal(True, word.span) if value is None else value)
-
-    def uses(self, count: Token, end: Token) -> tuple[Word, Span]:
-        return _word(count), _span(end)
-
-    def like_type(self, name: Token) -> syntax.ResultType:
-        return syntax.ResultType(_word(name), None, (), _span(name))
-
-    def explicit_type(
-        self, element: Token, dims: tuple[tuple[Expression | None, ...], Span]
-    ) -> syntax.ResultType:
-        span = _span(element).to(dims[1])
-        return syntax.ResultType(None, _word(element), dims[0], span)
-
-    def binary(self, left: Expression, operator: Token, right: Expression) -> Expression:
-        return syntax.Binary(str(operator), left, right, left.span.to(right.span))
-
-    def unary(self, operator: Token, operand: Expression) -> Expression:
-        return syntax.Unary(str(operator), operand, _span(operator).to(operand.span))
-
-    def group(self, inner: Expression, close: Token) -> Expression:
-        del close
-        return inner
-
-    def name(self, token: Token) -> Expression:
-        return syntax.Name(str(token), _span(token))
-
-    def call(self, name: Token, arguments: tuple[Expression, ...], close: Token) -> syntax.Call:
-        word = _word(name)
-        return syntax.Call(word, arguments, word.span.to(_span(close)))
-
-    def arguments(self, *arguments: Expression | None) -> tuple[Expression, ...]:
-        return tuple(each for each in arguments if each is not None)
-
-    def listing(self, *parts: Expression | Token | None) -> Expression:
-        end = parts[-1]
-        assert isinstance(end, Token)
-        items = tuple(
-            part for part in parts[:-1] if part is not None and not isinstance(part, Token)
-        )
-        return syntax.Listing(items, (items[0].span if items else _span(end)).to(_span(end)))
-
-    def index(self, value: Expression, index: Expression, close: Token) -> Expression:
-        return syntax.Index(value, index, value.span.to(_span(close)))
-
-    def literal(self, token: Token) -> syntax.Literal:
-        return syntax.Literal(_CONSTANTS[token.type](str(token)), _span(token))
-
-
-def _text(token: str) -> str:
-    return token[1:-1]
-
-
-_CONSTANTS: Mapping[str, Callable[[str], syntax.Constant]] = {
-    "INT": int,
-    "FLOAT": float,
-    "STRING": _text,
-    "TRUE": lambda _: True,
-    "FALSE": lambda _: False,
-    "NONE": lambda _: None,
-}

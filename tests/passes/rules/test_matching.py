@@ -13,7 +13,7 @@ from tilewright.dialects import top, tpu
 from tilewright.dialects.context import print_module
 from tilewright.dialects.graph.composite import CompositeOp
 from tilewright.passes.rewriting import apply_patterns
-from tilewright.passes.rules.check_replace import making_of
+from tilewright.passes.rules.constructors import making_of
 from tilewright.passes.rules.pattern import RulePattern
 from tilewright.passes.rules.rule import Making
 
