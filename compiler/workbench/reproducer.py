@@ -4,6 +4,7 @@
     before.mlir      what the failing pass was given
     after.mlir       what it has made of that, if it finished
     inputs.npz       the arguments of the public functions that differences were found with
+    files/           the Python files that were loaded (`tw --load FILE.py`), as they were
     reproducer.json  the failure, the pipeline, seed and case of inputs, versions
     README.md        the command that replays it
 
@@ -37,10 +38,11 @@ from tilewright.compiler.workbench.pipelines import passes_from_text, pipeline_t
 from tilewright.compiler.workbench.runner import Instrument, PassRun
 from tilewright.dialects.context import parse_module, print_module
 from tilewright.dialects.errors import ModelReadError, TilewrightError
-from tilewright.dialects.plugins import installed_plugins
+from tilewright.dialects.plugins import PluginFile, installed_plugins, load_file, loaded_files
 
 INPUT, BEFORE, AFTER = "input.mlir", "before.mlir", "after.mlir"
 INPUTS, DESCRIPTION, README = "inputs.npz", "reproducer.json", "README.md"
+FILES = "files"
 FORMAT = 1
 """Of `reproducer.json`."""
 
@@ -61,6 +63,7 @@ class Reproducer:
     plugins: tuple[str, ...] = field(
         default_factory=lambda: tuple(plugin.name for plugin in installed_plugins())
     )
+    files: tuple[PluginFile, ...] = field(default_factory=loaded_files)
     after: ModuleOp | None = None
 
     @property
@@ -88,6 +91,9 @@ class Reproducer:
         (folder / BEFORE).write_text(print_module(self.before), "utf-8")
         if self.after is not None:
             (folder / AFTER).write_text(print_module(self.after), "utf-8")
+        for each in self.files:
+            (folder / FILES).mkdir(exist_ok=True)
+            (folder / FILES / each.package).write_bytes(each.source)
         with (folder / INPUTS).open("wb") as file:
             arrays = argument_arrays(self.input, self.options)
             np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -108,6 +114,7 @@ class Reproducer:
             "cases": list(self.options.cases),
             "versions": dict(self.versions),
             "plugins": list(self.plugins),
+            "files": [each.package for each in self.files],
         }
 
     def _readme(self) -> str:
@@ -124,9 +131,11 @@ class Reproducer:
 
     @staticmethod
     def read(folder: Path) -> Reproducer:
-        """The reproducer in `folder`. Raises `ModelReadError` where there is none, or it is not
-        whole, and what its IR raises when it is read."""
+        """The reproducer in `folder`; its files are loaded, but not over those of the same name
+        that are. Raises `ModelReadError` where there is none, or it is not whole, and what its
+        files and its IR raise when they are read."""
         document = _document(folder)
+        _load_files(folder, document.get("files"))
         failure = document.get("failure")
         pipeline, seed, cases = (document.get(key) for key in ("pipeline", "seed", "cases"))
         if (
@@ -238,6 +247,14 @@ def _document(folder: Path) -> dict[str, object]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelReadError("the reproducer is of another format", where=str(path))
     return {str(key): value for key, value in document.items()}
+
+
+def _load_files(folder: Path, names: object) -> None:
+    """Load the files of a reproducer; a user who loads one that is mended tries that."""
+    loaded = {each.package for each in loaded_files()}
+    for name in names if isinstance(names, list) else ():
+        if str(name) not in loaded:
+            load_file(folder / FILES / Path(str(name)).name)
 
 
 def _read_module(path: Path) -> ModuleOp:
