@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 from lark import Lark, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from tilewright.passes.rules import syntax
+from tilewright.passes.rules.grammar_tables import make_parser
 from tilewright.passes.rules.source import Problem, Source
 from tilewright.passes.rules.syntax import Span
-from tilewright.passes.rules.syntax_builder import SyntaxBuilder, span_of
-
-GRAMMAR = Path(__file__).with_name("grammar.lark")
+from tilewright.passes.rules.syntax_builder import span_of
 
 _WORDS = {
     "NAME": "a name",
@@ -48,12 +46,7 @@ _ITEM = re.compile(r"^[ \t]*(?:///(?!/)|(?:rule|lowering|use)\b)", re.MULTILINE)
 @cache
 def rule_parser() -> Lark:
     """The parser, made once."""
-    return Lark(
-        GRAMMAR.read_text(encoding="utf-8"),
-        parser="lalr",
-        maybe_placeholders=True,
-        transformer=SyntaxBuilder(),
-    )
+    return make_parser()
 
 
 def parse(source: Source) -> tuple[syntax.FileSyntax, list[Problem]]:

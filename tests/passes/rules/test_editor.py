@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tilewright.passes.rules.parser import GRAMMAR
+from tilewright.passes.rules.grammar_tables import GRAMMAR
 from tilewright.passes.rules.rule import Origin
 from tilewright.passes.rules.values import ELEMENTS, FUNCTIONS, LOWERING_BUILDERS
 
