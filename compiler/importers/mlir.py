@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp, TensorType
 
 from tilewright.compiler.language_model import ImportedModel, Tables, weight_shapes
-from tilewright.dialects.context import parse_module
+from tilewright.compiler.output import write_atomically
+from tilewright.compiler.weights.saving import save_arrays
+from tilewright.dialects.context import parse_module, print_module
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.errors import IRError, ModelReadError
 from tilewright.dialects.levels import level_of
 from tilewright.dialects.scopes import functions_of, where_of
+
+Array = npt.NDArray[Any]
 
 _LEVELS = ("builtin", "func", "top")
 
@@ -46,6 +53,25 @@ def load_mlir(path: Path | str) -> ImportedModel:
         ignorable=(),
         tables=_no_tables,
     )
+
+
+def save_mlir(path: Path | str, module: ModuleOp, weights: Mapping[str, Array]) -> None:
+    """Write a `top` module into the file `path`, and its weights by resolved key into
+    `<same stem>.safetensors`: what `load_mlir`, `tw opt` and `tw compile` read.
+
+    Raises `ModelReadError` for weights that are missing, or not of the shape that the module says,
+    `StorageError` where the files cannot be written.
+    """
+    path = Path(path)
+    shapes = weight_shapes(module)
+    for key, shape in shapes.items():
+        if key not in weights:
+            raise ModelReadError(f"weight {key!r} is missing", hint=f"it is of shape {list(shape)}")
+        if weights[key].shape != shape:
+            given = list(weights[key].shape)
+            raise ModelReadError(f"weight {key!r} has shape {given}, not {list(shape)}")
+    save_arrays(path.with_suffix(".safetensors"), {key: weights[key] for key in shapes})
+    write_atomically(path, print_module(module).encode())
 
 
 def _require_entry(module: ModuleOp, path: Path) -> None:
