@@ -90,12 +90,12 @@ def _require_used(scope: Scope, rule: Rule) -> None:
             scope.problem(f"{clause.name.text} is not used", clause.span)
     for op in rule.ops:
         for attribute in op.attributes:
-            if attribute.test is not AttributeTest.CAPTURE:
-                continue
             name = str(attribute.value)
+            if attribute.test is not AttributeTest.CAPTURE or scope.names[name].used:
+                continue
             cases = (*enum_cases(op.op.get_irdl_definition(), attribute.name), "true", "false")
             near = did_you_mean(name, cases)
-            if near is not None and not scope.names[name].used:
+            if near is not None:
                 scope.problem(f"{name} is bound, but not used", attribute.span, near)
 
 

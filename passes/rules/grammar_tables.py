@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -45,9 +44,8 @@ def write_tables(path: Path) -> None:
 
 
 def made_for() -> Mapping[str, str]:
-    """What tables belong to: a version of lark, and the hash of the grammar."""
-    grammar = GRAMMAR.read_text(encoding="utf-8")
-    return {"lark": lark.__version__, "grammar": sha256(grammar.encode()).hexdigest()}
+    """What tables belong to: a version of lark, and the grammar."""
+    return {"lark": lark.__version__, "grammar": GRAMMAR.read_text(encoding="utf-8")}
 
 
 def _parser_of_grammar(builder: Transformer[Token, object] | None) -> Lark:

@@ -179,20 +179,14 @@ class _Tree:
         """Add a rule, once for each order of its commutative operands."""
         parts, _ = parts_of(rule.ops, rule.root)
         others = tuple(_other_part(rule, part) for part in parts[1:])
+        sizes, clauses = tuple(_named_sizes(rule)), tuple(_clauses(rule))
         for order, plan in enumerate(plans_of(rule, rule.root, self.slots)):
             node = self.node
             for question, answer in plan.questions():
                 _, answers = node.questions.setdefault(question.key, (question.ask, {}))
                 node = answers.setdefault(answer, _Node())
             node.leaves.append(
-                _Leaf(
-                    (-rule.benefit, number, order),
-                    rule,
-                    plan.bindings(),
-                    others,
-                    tuple(_named_sizes(rule)),
-                    tuple(_clauses(rule)),
-                )
+                _Leaf((-rule.benefit, number, order), rule, plan.bindings(), others, sizes, clauses)
             )
 
     def matches(self, op: Operation) -> Iterator[MatchedRule]:

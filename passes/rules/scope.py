@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import Enum
 from functools import cache
 
@@ -106,6 +105,9 @@ class Scope:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """A hint with the known name that is nearest, if one is near."""
+    # Rules without mistakes do not pay for it.
+    from difflib import get_close_matches
+
     spelled = {each.lower(): each for each in known if not each.startswith("$")}
     near = get_close_matches(name.lower(), spelled, n=1, cutoff=0.6)
     return f"did you mean {spelled[near[0]]}?" if near else None
