@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
@@ -39,6 +39,11 @@ class Role:
     rotary_dim: int | None = None
 
 
+_Use: TypeAlias = tuple[Operation, int, bool | None]
+"""An op, the number of the operand, and whether the operand is the transpose of the value asked
+for; None where its axes are others."""
+
+
 class Roles:
     """The roles of the values of a module."""
 
@@ -51,7 +56,7 @@ class Roles:
         channels: set[int | None] = set()
         kinds: list[RoleKind] = []
         distinct, rotary_dim = False, None
-        for op, index in self._uses(value, set()):
+        for op, index, turned in self._uses(value, set()):
             if (limit := _rows_indexed(op, index)) is not None:
                 rows.append(limit)
                 distinct = distinct or isinstance(op, graph.CacheUpdate | gdma.ScatterOp)
@@ -59,7 +64,8 @@ class Roles:
                 kinds.append(kind)
             if isinstance(op, graph.Rope) and index > 0:
                 rotary_dim = op.rotary_dim.value.data
-            channels.add(_channels(op, index))
+            axis = None if turned is None else _channels(op, index)
+            channels.add(axis if axis is None or not turned else 1 - axis)
         return Role(
             kinds[0] if kinds else "activation",
             min(rows, default=None),
@@ -68,38 +74,49 @@ class Roles:
             rotary_dim,
         )
 
-    def _uses(self, value: SSAValue, seen: set[SSAValue]) -> Iterator[tuple[Operation, int]]:
-        """The ops that use `value`, with the operand's number."""
+    def _uses(
+        self, value: SSAValue, seen: set[SSAValue], turned: bool | None = False
+    ) -> Iterator[_Use]:
+        """The ops that use `value`, which has the axes of the value asked for if not `turned`."""
         if value in seen:
             return
         seen.add(value)
         for use in value.uses:
             op, index = use.operation, use.index
             if isinstance(op, graph.Call):
-                yield from self._uses_inside(op.callee.string_value(), index, seen)
+                yield from self._uses_inside(op.callee.string_value(), index, seen, turned)
             elif isinstance(op, tpu.LaunchOp):
-                yield from self._uses_inside(op.kernel.string_value(), index, seen)
+                yield from self._uses_inside(op.kernel.string_value(), index, seen, turned)
             elif isinstance(op, _SAME_ELEMENTS):
-                yield from self._uses(op.results[0], seen)
+                yield from self._uses(op.results[0], seen, _turned_by(op, turned))
             else:
-                yield op, index
+                yield op, index, turned
                 if isinstance(op, graph.Gather) and index == 0:
                     yield from self._rope_uses(op.result, seen)
 
-    def _rope_uses(self, value: SSAValue, seen: set[SSAValue]) -> Iterator[tuple[Operation, int]]:
+    def _rope_uses(self, value: SSAValue, seen: set[SSAValue]) -> Iterator[_Use]:
         """Rows of a table may be angles: of their uses only those by RoPE say what the table is."""
-        for op, index in self._uses(value, seen):
+        for op, index, turned in self._uses(value, seen):
             if isinstance(op, graph.Rope) and index > 0:
-                yield op, index
+                yield op, index, turned
 
     def _uses_inside(
-        self, name: str, index: int, seen: set[SSAValue]
-    ) -> Iterator[tuple[Operation, int]]:
+        self, name: str, index: int, seen: set[SSAValue], turned: bool | None
+    ) -> Iterator[_Use]:
         function = self._functions.get(name)
         if isinstance(function, FuncOp) and not function.is_declaration:
             arguments = function.body.block.args
             if index < len(arguments):
-                yield from self._uses(arguments[index], seen)
+                yield from self._uses(arguments[index], seen, turned)
+
+
+def _turned_by(op: Operation, turned: bool | None) -> bool | None:
+    """Whether rows and columns of the result are columns and rows of the value asked for."""
+    if turned is None or isinstance(op, graph.Cast):
+        return turned
+    if isinstance(op, graph.Permute) and op.order.get_values() == (1, 0):
+        return not turned
+    return None
 
 
 def _rows_indexed(op: Operation, index: int) -> int | None:

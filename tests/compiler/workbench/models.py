@@ -4,9 +4,9 @@ ops."""
 from __future__ import annotations
 
 from tests.compiler.small_models import TINY_CHATGLM, model_of
+from tests.compiler.workbench.building import Builder, finished
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Block, SSAValue
 
 from tilewright.dialects import top
 from tilewright.dialects.dominance import verify_module
@@ -22,17 +22,7 @@ def language_model() -> ModuleOp:
     return model_of(TINY_CHATGLM, SEQ).trace()
 
 
-class _Builder:
-    def __init__(self, block: Block) -> None:
-        self.block = block
-
-    def __call__(self, op: Operation) -> SSAValue:
-        self.block.add_op(op)
-        return op.results[0]
-
-    def weight(self, key: str, *shape: int) -> SSAValue:
-        return self(top.WeightOp(key, shape, F32))
-
+class _Builder(Builder):
     def layer(self, x: SSAValue, name: str) -> SSAValue:
         """A block of 14 ops with products, norms, element functions and broadcasts."""
         width = shape_of(x)[-1]
@@ -80,8 +70,7 @@ def mixture() -> ModuleOp:
     h = b(top.DivOp(h, b(top.AddConstOp(b(top.SigmoidOp(joined)), 1.0))))
     h = b(top.MaxOp(h, b(top.TanhOp(h))))
     y = b(top.MatMulOp(h, b.weight("head", 24, WIDTH), right_transpose=True))
-    block.add_op(ReturnOp(y))
-    main = FuncOp("main", (types, [y.type]), Region(block))
+    main = finished("main", block, [y])
     main.attributes["note"] = StringAttr("made for tests")
     module = ModuleOp([main])
     verify_module(module)
