@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from tests.passes.rules.support import function, names, ops, rewrite, rule_set
 
 from tilewright.dialects.context import make_context
+from tilewright.passes.registry import find_pass
 from tilewright.passes.rules.rule_pass import RulePass
 from tilewright.passes.rules.source import RuleError
 from tilewright.passes.rules.values import FUNCTIONS
@@ -84,6 +86,23 @@ def test_the_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     module = function(f"%a = top.Neg %x : {X} -> {X}\n%y = top.Neg %a : {X} -> {X}")
     found().apply(make_context(), module)
     assert ops(module) == []
+
+
+def test_the_test_of_rules():
+    (text,) = (block for block in blocks("python") if "check_rule" in block)
+    module = ModuleType("documented_test")
+    exec(compile(text, "rules.md", "exec"), vars(module))
+    test = vars(module)["test_rule"]
+    (mark,) = test.pytestmark
+    name, rules = mark.args
+    assert (name, [rule.name for rule in rules]) == ("rule", names_of("fuse-bias"))
+    test(rules[0])
+
+
+def names_of(pass_name: str) -> list[str]:
+    found = find_pass(pass_name)
+    assert issubclass(found, RulePass)
+    return [rule.name for rule in found.rules().rules]
 
 
 def test_the_table_of_functions():
