@@ -68,7 +68,7 @@ from tilewright.passes.kernel_language.tensors import Tensor, Window, load, stor
 from tilewright.passes.kernel_language.tiles import Local, Tile
 
 if TYPE_CHECKING:
-    from tilewright.passes.kernel_language.checking import Built, Checked, build, check
+    from tilewright.passes.kernel_language.checking import Built, Checked, build, check, trace
 
 __all__ = [
     "Built",
@@ -118,11 +118,12 @@ __all__ = [
     "store",
     "sum",
     "tanh",
+    "trace",
     "transpose",
     "zeros",
 ]
 
-_CHECKING = ("Built", "Checked", "build", "check")
+_CHECKING = ("Built", "Checked", "build", "check", "trace")
 
 
 def __getattr__(name: str) -> object:

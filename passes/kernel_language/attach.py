@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects import func
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import IRDLOperation, OptionalDef, VariadicDef
+from xdsl.utils.exceptions import VerifyException
 
 from tilewright.backends.chip import Chip
 from tilewright.backends.program import Access
@@ -57,8 +59,10 @@ class Kernel:
             Tensor(Argument(recording, number, view, mode))
             for number, (view, mode) in enumerate(pairs)
         ]
+        grouped = list(_grouped(op, tensors))
+        self._name_arguments(recording, grouped)
         with recording_of(recording):
-            self.body(op, *_grouped(op, tensors), chip)
+            self._run(op, *grouped, chip)
         if recording.abandoned:
             raise IRError(
                 "the body of a tk.range is left by break or return",
@@ -76,6 +80,31 @@ class Kernel:
             error.where = f"{self.place} (kernel of {op.name})"
             raise
         return kernel
+
+    def _run(self, *arguments: object) -> None:
+        """Call the function; what it raises of itself is said with its line."""
+        try:
+            self.body(*arguments)
+        except (TilewrightError, VerifyException):
+            raise
+        except Exception as error:
+            file = inspect.unwrap(self.body).__code__.co_filename
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == file]
+            raise IRError(
+                f"the kernel {self.name} cannot be traced",
+                where=f"{readable_file(file)}:{lines[-1]}" if lines else self.place,
+                why=f"{type(error).__name__}: {error}",
+            ) from error
+
+    def _name_arguments(
+        self, recording: Recording, grouped: Sequence[Tensor | list[Tensor] | None]
+    ) -> None:
+        """IR text calls tensors as the function does."""
+        names = list(inspect.signature(self.body).parameters)[1:-1]
+        for name, tensor in zip(names, grouped, strict=True):
+            if isinstance(tensor, Tensor) and SSAValue.is_valid_name(name):
+                recording.arguments[tensor.argument.number].name_hint = name
 
     def _result_names(self, count: int) -> list[str]:
         return list(inspect.signature(self.body).parameters)[-1 - count : -1]

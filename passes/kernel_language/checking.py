@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
@@ -38,12 +38,15 @@ from tilewright.passes.allocate_local_memory import AllocateLocalMemoryPass
 from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.emit_commands import EmitCommandsPass
 from tilewright.passes.insert_waits import InsertWaitsPass
+from tilewright.passes.kernel_language.attach import Kernel
 from tilewright.passes.kernels.program import kernel_of
+from tilewright.passes.kernels.registry import register, temporarily
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
 Array = NDArray[Any]
 Build = Callable[..., Operation]
 """Makes the op of values of its operands: a class of ops, or a function."""
+Operand = tuple[tuple[int, ...], ElementType]
 Shape = tuple[int, ...]
 
 CODES_FROM, CODES_TO = -127, 128
@@ -103,21 +106,22 @@ class Built:
         return output
 
 
-def build(make: Build, *operands: tuple[Shape, ElementType], chip: str = "bm1684x") -> Built:
+def build(
+    make: Build | Kernel,
+    *operands: Operand,
+    chip: str = "bm1684x",
+    pipelined: bool = True,
+) -> Built:
     """The op `make(*values)` on tensors of those shapes and types, and its kernel for `chip`.
+
+    Where an op has several kernels, `make` is the one that is meant. One that is not `pipelined` is
+    built without `double-buffer`: nothing overlaps.
 
     Raises what op, kernel and passes raise.
     """
-    block = Block(arg_types=[tensor_type(tuple(shape), element) for shape, element in operands])
-    op = make(*block.args)
-    block.add_ops([op, func.ReturnOp(op.results[0])])
-    types = ([argument.type for argument in block.args], [op.results[0].type])
-    module = ModuleOp([func.FuncOp("check", types, Region(block))])
-    verify_module(module)
-    kept = make(*Block(arg_types=types[0]).args)
+    module = trace(make, *operands, chip=chip)
     passes: tuple[ModulePass, ...] = (
-        TileForLocalMemoryPass(chip=chip),
-        DoubleBufferPass(),
+        *([DoubleBufferPass()] if pipelined else []),
         AllocateLocalMemoryPass(chip=chip),
         InsertWaitsPass(),
         EmitCommandsPass(),
@@ -126,11 +130,38 @@ def build(make: Build, *operands: tuple[Shape, ElementType], chip: str = "bm1684
         each.apply(make_context(), module)
         verify_module(module)
     (program,) = (item for item in module.walk() if isinstance(item, ProgramOp))
+    kept = _maker(make)(*Block(arg_types=_types(operands)).args)
     return Built(kept, kernel_of(program), load_chip(chip))
 
 
+def trace(make: Build | Kernel, *operands: Operand, chip: str = "bm1684x") -> ModuleOp:
+    """The module of `make(*values)` with its kernel as traced: loops of loads, compute and stores,
+    before the passes that `build` runs. `tw opt` takes its text.
+    """
+    block = Block(arg_types=_types(operands))
+    op = _maker(make)(*block.args)
+    block.add_ops([op, func.ReturnOp(op.results[0])])
+    types = ([argument.type for argument in block.args], [op.results[0].type])
+    module = ModuleOp([func.FuncOp("main", types, Region(block))])
+    verify_module(module)
+    with temporarily():
+        if isinstance(make, Kernel):
+            register(make.op_class)(make.build)
+        TileForLocalMemoryPass(chip=chip).apply(make_context(), module)
+    verify_module(module)
+    return module
+
+
+def _maker(make: Build | Kernel) -> Build:
+    return make.op_class if isinstance(make, Kernel) else make
+
+
+def _types(operands: Sequence[Operand]) -> list[TensorType]:
+    return [tensor_type(tuple(shape), element) for shape, element in operands]
+
+
 def check(
-    make: Build,
+    make: Build | Kernel,
     *operands: tuple[Shape, ElementType] | Array,
     chips: Sequence[str] = CHIP_NAMES,
     remainders: bool = True,

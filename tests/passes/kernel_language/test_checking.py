@@ -11,6 +11,7 @@ from tests.passes.kernel_language.ops import copy_op, gate_op, traced
 from xdsl.dialects import arith, scf
 
 from tilewright.backends.chip import CHIP_NAMES
+from tilewright.backends.simulator.timing import time_kernel
 from tilewright.dialects import gdma
 from tilewright.dialects.element_types import F16, F32
 from tilewright.dialects.errors import AccuracyError, FitError, OptionError, SimulationError
@@ -84,6 +85,33 @@ def test_a_wait_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "build", forgetful)
     with pytest.raises(SimulationError):
         tk.check(gate_op, X, X, chips=["bm1684x"])
+
+
+def test_the_kernel_that_is_meant() -> None:
+    """Of two kernels of one op the one that is given, and afterwards the attached one again."""
+
+    @tk.kernel(copy_op)
+    def wide(op: Any, x: tk.Tensor, y: tk.Tensor, chip: Any) -> None:
+        y.store(x.load())
+
+    @tk.kernel(copy_op)
+    def narrow(op: Any, x: tk.Tensor, y: tk.Tensor, chip: Any) -> None:
+        for col in tk.range(0, x.cols, 32):
+            y[:, col : col + 32] = x[:, col : col + 32].load()
+
+    assert narrow.op_class is wide.op_class
+    assert [len(tk.build(each, X).kernel.gdma) for each in (wide, narrow, copy_op)] == [2, 6, 6]
+    tk.check(wide, X, chips=["bm1688"])
+    assert "gdma.load %x[" in str(tk.trace(wide, X))
+
+
+def test_a_kernel_that_is_not_pipelined() -> None:
+    tk.kernel(gate_op)(gate)
+    rows = ((1 << 16, 96), F16)
+    overlapped, in_turns = (tk.build(gate_op, rows, rows, pipelined=flag) for flag in (True, False))
+    assert overlapped.cycles < in_turns.cycles
+    time = time_kernel(in_turns.kernel, in_turns.chip)
+    assert in_turns.cycles == time.gdma.busy + time.bdc.busy
 
 
 def test_operands() -> None:
