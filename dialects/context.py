@@ -144,7 +144,7 @@ def parse_module(
         raise IRError(f"illegal IR in {name}", where=reached(), why=str(error)) from error
     except TilewrightError as error:
         where = error.where or reached()
-        raise type(error)(error.what, where=where, why=error.why, hint=error.hint) from error
+        raise error.placed(where) from error
     except UnregisteredConstructException as error:
         raise _unknown(name, reached(), str(error)) from error
     except (ValueError, OverflowError, RecursionError) as error:

@@ -7,7 +7,7 @@ exit code `tw` ends with.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class TilewrightError(Exception):
@@ -30,6 +30,13 @@ class TilewrightError(Exception):
         self.why = why
         self.hint = hint
         super().__init__(what)
+
+    def placed(self, where: str | None, hint: str | None = None) -> Self:
+        """The same error, at `where`; with another hint, if one is given."""
+        made = type(self).__new__(type(self), *self.args)
+        made.__dict__.update(self.__dict__)
+        made.where, made.hint = where, hint or self.hint
+        return made
 
     def __str__(self) -> str:
         details = (("where:", self.where), ("why:", self.why), ("hint:", self.hint))

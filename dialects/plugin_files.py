@@ -133,7 +133,7 @@ def _raised(path: Path, resolved: Path, error: BaseException) -> TilewrightError
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     where = str(path) if line is None else f"{path}:{line}"
     if isinstance(error, TilewrightError):
-        return type(error)(error.what, where=error.where or where, why=error.why, hint=error.hint)
+        return error.placed(error.where or where)
     said = error.msg if isinstance(error, SyntaxError) else str(error)
     return PluginError(
         f"{path} cannot be loaded",
@@ -190,7 +190,7 @@ def _dialects(values: list[object], file: PluginFile) -> Iterator[Dialect]:
         elif op_class not in known.operations:
             raise file.failure(
                 f"its op {op_class.name} is of a dialect that there is",
-                f"{prefix} is not its own",
+                f"{_giver_of(prefix)} gives {prefix}",
                 "let the op's name begin with a word of your own",
             )
     imported = {name for name, each in written.items() if _dialect_of_others(name) is each}
@@ -210,6 +210,11 @@ def _is_op(value: object) -> bool:
     if not isinstance(value, type) or not issubclass(value, Operation):
         return False
     return isinstance(getattr(value, "name", None), str) and "." in value.name
+
+
+def _giver_of(name: str) -> str:
+    plugins = given("dialects")
+    return plugins[name].label if name in plugins else "Tilewright or xDSL"
 
 
 def _dialect_of_others(name: str) -> Dialect | None:

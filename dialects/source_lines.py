@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from functools import lru_cache
 from itertools import islice
@@ -13,10 +14,11 @@ from xdsl.dialects.builtin import IntAttr as Int
 
 
 def user_frame(*paths: str) -> FrameType | None:
-    """The innermost running frame whose file is none of `paths` and in no folder of them."""
+    """The innermost running frame whose file is none of `paths` and in no folder of them; a `with`
+    that stands in one of them runs through the standard library, which is nobody's line."""
     frame = inspect.currentframe()
-    here = __file__
-    while frame is not None and frame.f_code.co_filename.startswith((here, *paths)):
+    passed = (__file__, contextlib.__file__, *paths)
+    while frame is not None and frame.f_code.co_filename.startswith(passed):
         frame = frame.f_back
     return frame
 

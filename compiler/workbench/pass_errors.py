@@ -36,7 +36,7 @@ def pass_error(run: PassRun, error: Exception, kept: Iterable[str] = ()) -> Tile
         if f"pass {run.name}" not in where:
             where = ", in ".join(text for text in (where, f"pass {run.name}") if text)
         hint = "; ".join(text for text in (error.hint, *kept) if text)
-        return type(error)(error.what, where=where, why=error.why, hint=hint)
+        return error.placed(where, hint)
     legal = isinstance(error, VerifyException | PassFailedException | DiagnosticException)
     return (IRError if legal else InternalError)(
         f"pass {run.name} failed",

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tilewright.dialects.errors import OptionError
+from tilewright.dialects.source_lines import readable_file
 from tilewright.passes.rules.syntax import Span
 
 
@@ -117,7 +118,7 @@ def _blank(text: str) -> str:
 
 def _file_of(cls: type) -> str:
     try:
-        return inspect.getfile(cls)
+        return readable_file(inspect.getfile(cls))
     except (OSError, TypeError):
         return f"{cls.__module__}.{cls.__qualname__}"
 
