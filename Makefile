@@ -13,7 +13,7 @@ help:
 	@echo "make benchmarks  the figures of README and docs/benchmarks.md"
 	@echo "make benchmark-full-size FOLDER=...  ChatGLM2-6B whole: 12.5 GB in, 35 GB of disk"
 	@echo "make docs        regenerate docs/reference"
-	@echo "make golden      re-bless tests/golden on purpose"
+	@echo "make golden      re-bless tests/golden and the pages of docs on purpose"
 
 $(VENV)/core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,7 +52,7 @@ docs: $(VENV)/core
 	$(BIN)/python -m tilewright.compiler.reference_pages docs/reference
 
 golden: $(VENV)/test
-	$(BIN)/python -m pytest tests/golden --bless
+	$(BIN)/python -m pytest tests/golden tests/tutorial --bless
 
 # Where the full-size benchmark writes: about 35 GB.
 FOLDER ?= build/full-size

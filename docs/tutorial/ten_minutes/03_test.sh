@@ -1,0 +1,1 @@
+pytest -q test_linear_gelu.py
