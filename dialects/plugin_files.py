@@ -111,14 +111,10 @@ def _executed(name: str, path: Path, resolved: Path, source: bytes) -> ModuleTyp
     spec = importlib.util.spec_from_file_location(name, resolved)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
     sys.modules[name] = module
     try:
         exec(compile(source, str(resolved), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
         raise _raised(path, resolved, error) from error
     return module
 

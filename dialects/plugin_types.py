@@ -94,6 +94,10 @@ class PluginFile(Installed):
     source: bytes
     """The text that was executed."""
 
+    def same_as(self, other: PluginFile) -> bool:
+        """Whether it is the same file, with the same text."""
+        return (self.path, self.version) == (other.path, other.version)
+
     @property
     def label(self) -> str:
         return f"file {self.package}"

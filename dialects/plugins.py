@@ -15,7 +15,8 @@ name that nobody gives hears of it too.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -51,6 +52,7 @@ __all__ = [
     "loaded",
     "loaded_files",
     "require_modules",
+    "temporarily",
     "warn",
 ]
 
@@ -100,16 +102,17 @@ def load_file(path: Path | str) -> PluginFile:
     from tilewright.dialects.plugin_files import plugin_file  # it is built on this module
 
     resolved = Path(path).resolve()
-    before = [each for each in _FILES if each.path == resolved]
-    for each in before:
-        _FILES.remove(each)
+    before, module = list(_FILES), sys.modules.get(resolved.stem)
+    _FILES[:] = [each for each in before if each.path != resolved]
     try:
         file = plugin_file(Path(path))
-        if before and before[0].version == file.version:
-            file = before[0]
+        file = next((each for each in before if each.same_as(file)), file)
         _refuse_taken_names(file)
     except BaseException:
-        _FILES.extend(before)
+        _FILES[:] = before
+        sys.modules.pop(resolved.stem, None)
+        if module is not None:
+            sys.modules[resolved.stem] = module
         raise
     _FILES.append(file)
     return file
@@ -121,6 +124,19 @@ _FILES: list[PluginFile] = []
 def loaded_files() -> tuple[PluginFile, ...]:
     """The files that `load_file` has loaded."""
     return tuple(_FILES)
+
+
+@contextmanager
+def temporarily() -> Generator[None]:
+    """Files that are loaded inside are forgotten afterwards, with their modules."""
+    before = list(_FILES)
+    try:
+        yield
+    finally:
+        for each in _FILES:
+            if each not in before and sys.modules.get(each.module.__name__) is each.module:
+                del sys.modules[each.module.__name__]
+        _FILES[:] = before
 
 
 def givers() -> tuple[Installed, ...]:

@@ -71,7 +71,7 @@ def _load_files(arguments: Sequence[str]) -> None:
     """Load the files of `--load`: their passes are options, too."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument(*_LOAD, action="append", default=[])
-    known, _ = parser.parse_known_args(arguments)
+    known, _ = parser.parse_known_args([_own_spelling(each, set(_LOAD)) for each in arguments])
     for name in known.load:
         load_file(name)
 

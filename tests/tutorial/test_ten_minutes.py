@@ -84,7 +84,7 @@ def test_the_page_shows_the_files(name: str) -> None:
 def test_it_takes_fewer_than_forty_lines() -> None:
     """Of code: neither empty lines nor comments."""
     text = "".join((FILES / name).read_text() for name in ("linear_gelu.py", "test_linear_gelu.py"))
-    lines = [line for line in text.splitlines() if line.strip() and not line.strip()[0] == "#"]
+    lines = [line for line in text.splitlines() if line.strip() and line.strip()[0] != "#"]
     assert len(lines) < LINE_LIMIT
     assert f"{len(lines)} lines in all" in PAGE.read_text()
 

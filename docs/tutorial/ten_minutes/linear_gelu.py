@@ -1,4 +1,4 @@
-"""Bias and GELU computed inside the matrix product: an op, its kernels, and the pass that uses it."""
+"""Bias and GELU inside the matrix product: an op, its kernels, and the pass that uses it."""
 
 from tilewright.compiler import dsl
 from tilewright.passes import kernel_language as tk

@@ -1,4 +1,4 @@
-"""A small MLP, written as `mlp.mlir` with its weights and one input: y = down(gelu(up(x) + bias))."""
+"""A small MLP as `mlp.mlir`, its weights, and one input: y = down(gelu(up(x) + bias))."""
 
 import numpy as np
 
