@@ -16,7 +16,8 @@ from tilewright.compiler.workbench.rule_checking.finding import (
     rule_groups,
     rules_of,
 )
-from tilewright.compiler.workbench.rule_checking.op_shapes import Site, register_shapes
+from tilewright.compiler.workbench.rule_checking.op_relations import Site
+from tilewright.compiler.workbench.rule_checking.op_shapes import register_shapes
 from tilewright.compiler.workbench.rule_checking.verdicts import Counterexample, RuleReport
 
 __all__ = [
