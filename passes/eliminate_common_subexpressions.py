@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -57,6 +57,7 @@ class EliminateCommonSubexpressionsPass(ModulePass):
     """
 
     name = "eliminate-common-subexpressions"
+    same_bits: ClassVar[bool] = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         del ctx

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -47,6 +48,7 @@ class EliminateDeadOpsPass(ModulePass):
     """
 
     name = "eliminate-dead-ops"
+    same_bits: ClassVar[bool] = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         del ctx

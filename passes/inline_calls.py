@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
@@ -64,6 +65,7 @@ class InlineCallsPass(ModulePass):
     """
 
     name = "inline-calls"
+    same_bits: ClassVar[bool] = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         del ctx

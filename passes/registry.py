@@ -96,7 +96,7 @@ def pass_names() -> tuple[str, ...]:
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
         "simplify": "fold-weight-transpose,canonicalize-top,simplify-arithmetic,fuse-silu,"
-        "fuse-swiglu,fuse-gelu,fuse-softmax,fuse-rms-norm,fuse-layer-norm,fuse-rope,"
+        "fuse-swiglu,fuse-gelu,fuse-softmax,fuse-layer-norm,fuse-rms-norm,fuse-rope,"
         "fuse-attention,fuse-bias,eliminate-common-subexpressions,eliminate-dead-ops",
         "kernels": "decompose-composites,tile-for-local-memory,double-buffer,"
         "allocate-local-memory,insert-waits,emit-commands",

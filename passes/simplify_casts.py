@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tilewright.passes.rules.rule_pass import RulePass
 
@@ -56,3 +57,4 @@ class SimplifyCastsPass(RulePass):
     """
 
     name = "simplify-casts"
+    same_bits: ClassVar[bool] = True

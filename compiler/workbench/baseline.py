@@ -31,6 +31,7 @@ from tilewright.compiler.workbench.kernel_checks import (
     kernel_text,
 )
 from tilewright.compiler.workbench.linked_check import check_linked
+from tilewright.compiler.workbench.same_bits import Bits
 from tilewright.compiler.workbench.simulation import Simulation
 from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.errors import MiscompileError, TilewrightError
@@ -58,6 +59,7 @@ class Baseline:
         self._inputs, self._chip, self._whole = inputs, chip, whole
         self._simulation = Simulation(chip) if simulation is None else simulation
         self._launches: dict[str, Launched] = {}
+        self._bits: Bits | None = None
         self._encoded: dict[str, Kernel] = {}
         self._timed: dict[str, FuncOp] = {}
         self._numbers: dict[str, int] = {}
@@ -87,6 +89,11 @@ class Baseline:
             # Emission replaces it: it is needed once more then.
             self._timed[name] = op.clone()
 
+    def expect_bits(self, module: ModuleOp | None) -> None:
+        """The next pass promises the same bits; `module` is still that of this baseline. None: it
+        promises nothing."""
+        self._bits = None if module is None else Bits.of(module, self._inputs)
+
     def check(self, module: ModuleOp, pass_name: str, *, again: Callable[[], ModuleOp]) -> Baseline:
         """The baseline of `module`, which `pass_name` has made of the module of this one.
 
@@ -104,11 +111,15 @@ class Baseline:
                 self._check_kernels(module, changed, pass_name)
             self._kernels = kernels
             return self
+        before = self
         if not self._whole and chains_of(module) != self._chains:
             inputs, chip = self._inputs, self._chip
-            whole = Baseline(again(), inputs, chip, whole=True, simulation=self._simulation)
-            return whole.check(module, pass_name, again=again)
-        return self._check_functions(module, pass_name)
+            before = Baseline(again(), inputs, chip, whole=True, simulation=self._simulation)
+        after = before._check_functions(module, pass_name)
+        if self._bits is not None:
+            with _executing(pass_name, "the module"):
+                self._bits.check(module, pass_name, again)
+        return after
 
     def _check_kernels(
         self, module: ModuleOp, changed: Sequence[Operation], pass_name: str

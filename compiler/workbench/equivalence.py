@@ -17,6 +17,7 @@ from tilewright.backends.chip import Chip, load_chip
 from tilewright.compiler.workbench.baseline import Baseline
 from tilewright.compiler.workbench.inputs import CASES, GeneratedInputs, InputCase
 from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
+from tilewright.compiler.workbench.same_bits import promises_same_bits
 from tilewright.dialects.errors import OptionError
 
 DEFAULT_CHIP = "bm1684x"
@@ -67,8 +68,11 @@ class EquivalenceCheck(Instrument):
         self._known = None
 
     def before_pass(self, run: PassRun) -> None:
-        if self._is_wanted(run) and self._known is None:
+        if not self._is_wanted(run):
+            return
+        if self._known is None:
             self._known = Baseline(run.module, self._inputs, chip_of(self._passes))
+        self._known.expect_bits(run.module if promises_same_bits(run.pass_) else None)
 
     def after_pass(self, run: PassRun) -> None:
         before, self._known = self._known, None

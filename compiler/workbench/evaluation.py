@@ -163,12 +163,14 @@ a hundred thousand times with every layer as if all errors conspired, say less. 
 of float64, far below what a mistake does."""
 
 
-def first_difference(before: Outcome, after: Outcome) -> Difference | None:
+def first_difference(
+    before: Outcome, after: Outcome, *, loose: float | None = LOOSE
+) -> Difference | None:
     """The first result or state that differs, at its worst element.
 
     Raises `SignatureError` where there are not as many results of the same shapes, both of floats
     or both of integers, and the same states. Integers must be equal. Two floats agree if they are
-    no farther apart than both radii together, and than `LOOSE` of the tensor's largest value. NaN
+    no farther apart than both radii together, and than `loose` of the tensor's largest value. NaN
     must meet NaN and an infinity the same infinity.
     """
     old, new = before.named(), after.named()
@@ -176,7 +178,7 @@ def first_difference(before: Outcome, after: Outcome) -> Difference | None:
         changed = sorted(old.keys() ^ new.keys())
         raise SignatureError(f"not both have {', '.join(changed)}")
     for name, value in old.items():
-        found = difference(name, value, new[name], loose=LOOSE)
+        found = difference(name, value, new[name], loose=loose)
         if found is not None:
             return found
     return None

@@ -25,7 +25,10 @@ def around(module: ModuleOp, suspect: str) -> Iterator[ModuleOp | None]:
         for name in _graph_functions(module):
             for place, op in enumerate(computing_ops(functions_of(module)[name])):
                 if _is_at(op, suspect):
-                    yield extracted(module, name, range(place - reach, place + reach + 1))
+                    places = range(place - reach, place + reach + 1)
+                    yield extracted(module, name, places)
+                    if isinstance(op, graph.CacheUpdate):
+                        yield extracted(module, name, places, return_updates=False)
 
 
 def windows(module: ModuleOp) -> Iterator[ModuleOp | None]:
@@ -60,10 +63,13 @@ def computing_ops(function: FuncOp) -> list[Operation]:
     return [op for op in function.body.block.ops if not isinstance(op, (*_NAMED, ReturnOp))]
 
 
-def extracted(module: ModuleOp, name: str, places: Collection[int]) -> ModuleOp | None:
+def extracted(
+    module: ModuleOp, name: str, places: Collection[int], *, return_updates: bool = True
+) -> ModuleOp | None:
     """A module with one function: those computing ops of function `name` that stand at `places`.
 
-    What they read of others becomes an argument; it returns what nothing in it reads.
+    What they read of others becomes an argument; it returns what nothing in it reads. Without
+    `return_updates` it writes states and does not return them, but its arguments if nothing else.
     """
     function = functions_of(module)[name]
     chosen = [op for place, op in enumerate(computing_ops(function)) if place in places]
@@ -76,6 +82,9 @@ def extracted(module: ModuleOp, name: str, places: Collection[int]) -> ModuleOp 
                 _provide(operand, block, values)
         block.add_op(op.clone(values))
     results = _unread(chosen, values)
+    if not return_updates:
+        others = [value for value in results if not isinstance(value.owner, graph.CacheUpdate)]
+        results = others or list(block.args[:1])
     if not results:
         return None
     block.add_op(ReturnOp(*results))

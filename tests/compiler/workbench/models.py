@@ -24,7 +24,7 @@ def language_model() -> ModuleOp:
 
 class _Builder(Builder):
     def layer(self, x: SSAValue, name: str) -> SSAValue:
-        """A block of 14 ops with products, norms, element functions and broadcasts."""
+        """A block of 15 ops with products, norms, element functions and broadcasts."""
         width = shape_of(x)[-1]
         h = self(
             top.LayerNormOp(
@@ -44,12 +44,12 @@ class _Builder(Builder):
         mean = self(top.ReduceOp(h, ReduceMode.MEAN))
         h = self(top.SubOp(h, mean))
         h = self(top.MulConstOp(h, 0.5))
-        other = self(top.SiLUOp(x))
+        other = self(top.SwiGLUOp(self(top.SiLUOp(x)), h))
         return self(top.SubOp(h, other))
 
 
 def mixture() -> ModuleOp:
-    """A function with most kinds of ops: 53 of them."""
+    """A function with most kinds of ops: 55 of them."""
     types = [tensor_type((ROWS, WIDTH), F32), tensor_type((ROWS,), I32)]
     block = Block(arg_types=types)
     x, ids = block.args

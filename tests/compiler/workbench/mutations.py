@@ -1,281 +1,32 @@
-"""Wrong behaviour planted into passes, each by putting one wrong function in the place of a right
-one.
+"""Mistakes planted into every pass: `MUTATIONS`, in the order of the passes.
 
-A mutation is a row of `MUTATIONS`: the pass, where its function stands, and what makes the wrong
-function of the right one. `mutated(mutation)` plants it for the duration of a block.
+`ONE_FOR_EACH_PASS` is the first of each pass. `mutated(mutation)` plants one while a block runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
-from unittest.mock import patch
+from tests.compiler.workbench.mutation import (
+    KERNELS,
+    MODELS,
+    MOST_OPS,
+    Mutation,
+    mutated,
+)
+from tests.compiler.workbench.mutations_of_graph_passes import OF_GRAPH_PASSES
+from tests.compiler.workbench.mutations_of_lowerings import OF_LOWERINGS
+from tests.compiler.workbench.mutations_of_rules import OF_RULES
 
-import numpy as np
-from tests.compiler.workbench.models import language_model, mixture
-from xdsl.dialects import arith, scf
-from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Operation
+from tilewright.passes.registry import PASSES
 
-from tilewright.dialects import graph, tpu
-
-Function = Callable[..., Any]
-PIPELINE = (
-    "convert-top-to-tpu{quant=w8a16},tile-for-local-memory,double-buffer,"
-    "allocate-local-memory,insert-waits,emit-commands"
+MUTATIONS: tuple[Mutation, ...] = tuple(
+    sorted(
+        (*OF_RULES, *OF_GRAPH_PASSES, *OF_LOWERINGS),
+        key=lambda mutation: list(PASSES).index(mutation.pass_name),
+    )
 )
 
-
-MODELS: Mapping[str, Callable[[], ModuleOp]] = {
-    "language model": language_model,
-    "mixture": mixture,
-}
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """A wrong `module.attribute` (`attribute` may be `Class.method`), made of the right one."""
-
-    pass_name: str
-    pattern: str
-    """The step of the pass that is at fault."""
-    name: str
-    module: str
-    attribute: str
-    wrong: Callable[[Function], Function]
-    model: str = "language model"
-    pipeline: str = PIPELINE
-
-    def __str__(self) -> str:
-        return f"{self.pass_name}: {self.name}"
-
-
-@contextmanager
-def mutated(mutation: Mutation) -> Generator[None]:
-    """Plant a mutation while the block runs."""
-    holder: Any = import_module(f"tilewright.{mutation.module}")
-    *path, name = mutation.attribute.split(".")
-    for part in path:
-        holder = getattr(holder, part)
-    with patch.object(holder, name, mutation.wrong(getattr(holder, name))):
-        yield
-
-
-# convert-top-to-tpu
-
-
-def _drop_bias(append: Function) -> Function:
-    def wrong(self: Any, new: Operation, source: Operation) -> Any:
-        if isinstance(new, tpu.W8A16MatMulOp) and new.bias is not None:
-            new = tpu.W8A16MatMulOp(
-                new.x, new.codes, new.scale, element=graph.storage_of(new.result)
-            )
-        return append(self, new, source)
-
-    return wrong
-
-
-def _swap_operands_of_sub(append: Function) -> Function:
-    def wrong(self: Any, new: Operation, source: Operation) -> Any:
-        if isinstance(new, tpu.SubOp) and new.a.type == new.b.type:
-            new.operands = [new.b, new.a]
-        return append(self, new, source)
-
-    return wrong
-
-
-def _transpose_square_weights(codes_and_scale: Function) -> Function:
-    def wrong(self: Any, weight: Any, *, transposed: bool = False) -> Any:
-        rows, cols = graph.shape_of(weight.result)
-        return codes_and_scale(self, weight, transposed=transposed != (rows == cols))
-
-    return wrong
-
-
-# tile-for-local-memory
-
-
-def _swap_cosines_and_sines(launch: Function) -> Function:
-    def wrong(op: Operation, *rest: Any) -> Any:
-        launched, kernel = launch(op, *rest)
-        if isinstance(op, graph.Rope):
-            x, cos, sin = launched.operands
-            launched.operands = [x, sin, cos]
-        return launched, kernel
-
-    return wrong
-
-
-def _leave_out_a_tile(build_kernel: Function) -> Function:
-    """The outermost loop of a product begins with its second tile."""
-
-    def wrong(op: Operation, *rest: Any) -> Any:
-        kernel = build_kernel(op, *rest)
-        if isinstance(op, tpu.W8A16MatMulOp):
-            for loop in kernel.walk():
-                if isinstance(loop, scf.ForOp) and len(loop.results) == 0:
-                    loop.operands[0] = loop.step
-                    break
-        return kernel
-
-    return wrong
-
-
-# double-buffer
-
-
-def _load_the_same_tile_again(next_loads: Function) -> Function:
-    def wrong(self: Any, loop: Any, loads: Any, values: Any, block: Any) -> Any:
-        following = next_loads(self, loop, loads, values, block)
-        for op in block.ops:
-            if isinstance(op, arith.AddiOp) and op.rhs is loop.step:
-                op.operands[1] = self.constants.get(0)
-        return following
-
-    return wrong
-
-
-# allocate-local-memory
-
-
-def _overlap_two_rings(place: Function) -> Function:
-    def wrong(kernel: Any, rings: Any, *rest: Any) -> Any:
-        places = list(place(kernel, rings, *rest))
-        if len(places) > 2 and len(places[-1]) <= len(places[0]):
-            places[-1] = list(places[0])[: len(places[-1])]
-        return places
-
-    return wrong
-
-
-# insert-waits
-
-
-def _wait_for_one_less(derive_waits: Function) -> Function:
-    def wrong(*arguments: Any) -> Any:
-        gdma, bdc = derive_waits(*arguments)
-        waiting = np.flatnonzero(bdc)
-        if len(waiting):
-            bdc[waiting[-1]] -= 1
-        return gdma, bdc
-
-    return wrong
-
-
-# emit-commands
-
-
-def _encode_multiplication_as_addition(expand: Function) -> Function:
-    def wrong(kernel: Any) -> Any:
-        expansion = expand(kernel)
-        products = (expansion.bdc["opcode"] == 4) & (expansion.bdc["function"] == 2)
-        expansion.bdc["function"][products] = 0
-        return expansion
-
-    return wrong
-
-
-def _emit(field: str) -> Callable[[Function], Function]:
-    """One element too far in the global address of the last store."""
-
-    def make(expand: Function) -> Function:
-        def wrong(kernel: Any) -> Any:
-            expansion = expand(kernel)
-            stores = np.flatnonzero(expansion.gdma["opcode"] == 2)
-            if len(stores) > 1:
-                expansion.gdma[field][stores[-1]] = expansion.gdma[field][stores[0]]
-            return expansion
-
-        return wrong
-
-    return make
-
-
-_CONVERSION = "passes.lowerings.conversion"
-
-MUTATIONS = (
-    Mutation(
-        "convert-top-to-tpu",
-        "LowerMatMulToW8A16",
-        "drops biases",
-        _CONVERSION,
-        "Conversion.append",
-        _drop_bias,
-    ),
-    Mutation(
-        "convert-top-to-tpu",
-        "LowerToSameOp",
-        "swaps the operands of Sub",
-        _CONVERSION,
-        "Conversion.append",
-        _swap_operands_of_sub,
-        model="mixture",
-    ),
-    Mutation(
-        "convert-top-to-tpu",
-        "LowerMatMulToW8A16",
-        "transposes square weights",
-        _CONVERSION,
-        "Conversion.codes_and_scale",
-        _transpose_square_weights,
-    ),
-    Mutation(
-        "tile-for-local-memory",
-        "BuildKernel",
-        "swaps cosines and sines",
-        "passes.tile_for_local_memory",
-        "_launch",
-        _swap_cosines_and_sines,
-    ),
-    Mutation(
-        "tile-for-local-memory",
-        "BuildKernel",
-        "leaves out a tile",
-        "passes.tile_for_local_memory",
-        "build_kernel",
-        _leave_out_a_tile,
-    ),
-    Mutation(
-        "double-buffer",
-        "PipelineLoop",
-        "loads tile i instead of i + 1",
-        "passes.double_buffer",
-        "_Pipeliner._next_loads",
-        _load_the_same_tile_again,
-    ),
-    Mutation(
-        "allocate-local-memory",
-        "PlaceTiles",
-        "lays one ring over another",
-        "passes.allocate_local_memory",
-        "_place",
-        _overlap_two_rings,
-    ),
-    Mutation(
-        "insert-waits",
-        "InsertWaits",
-        "waits for one command less",
-        "passes.insert_waits",
-        "derive_waits",
-        _wait_for_one_less,
-    ),
-    Mutation(
-        "emit-commands",
-        "EncodeKernel",
-        "encodes products as sums",
-        "passes.emit_commands",
-        "expand",
-        _encode_multiplication_as_addition,
-    ),
-    Mutation(
-        "emit-commands",
-        "EncodeKernel",
-        "stores the last tile in the place of the first",
-        "passes.emit_commands",
-        "expand",
-        _emit("global_offset"),
-    ),
+ONE_FOR_EACH_PASS: tuple[Mutation, ...] = tuple(
+    next(each for each in MUTATIONS if each.pass_name == name) for name in PASSES
 )
+
+__all__ = ["KERNELS", "MODELS", "MOST_OPS", "MUTATIONS", "ONE_FOR_EACH_PASS", "Mutation", "mutated"]

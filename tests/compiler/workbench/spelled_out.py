@@ -20,7 +20,7 @@ GELU_SCALE = 0.5**0.5
 
 
 def spelled_out() -> ModuleOp:
-    """99 ops: activations, norms, attention, RoPE, linear layers and two layers called by scope."""
+    """100 ops: linear layers, activations, norms, attention, RoPE, and a layer called twice."""
     matrix = tensor_type((ROWS, WIDTH), F32)
     square, places = tensor_type((ROWS, ROWS), F32), tensor_type((ROWS,), I32)
     block = Block(arg_types=[*([matrix] * 5), square, places])
@@ -30,7 +30,7 @@ def spelled_out() -> ModuleOp:
     results = [
         called,
         *_linear(b, x),
-        _arithmetic(b, x, q),
+        *_arithmetic(b, x, q),
         *_activations(b, x, q),
         *_softmaxes(b, x),
         _rms_norm(b, x),
@@ -38,7 +38,7 @@ def spelled_out() -> ModuleOp:
         _rope(b, x, cos, sin),
         b(top.AddOp(b(top.MulOp(x, cos)), b(top.MulOp(q, sin)))),
         _attention(b, x, k, q, mask),
-        _scaled_attention(b, q, k, x, mask),
+        _scaled_attention(b, q, cos, sin, mask),
         *_moves(b, x),
     ]
     cache = b(top.StateOp("cache", [ENTRIES, WIDTH]))
@@ -51,7 +51,7 @@ def _layer() -> FuncOp:
     block = Block(arg_types=[tensor_type((ROWS, WIDTH), F32)])
     b = Builder(block)
     h = b(top.MulOp(block.args[0], b.weight("gain", WIDTH)))
-    layer = finished("layer", block, [b(top.AddConstOp(b(top.TanhOp(h)), 0.5))])
+    layer = finished("layer", block, [b(top.TanhOp(h))])
     layer.sym_visibility = StringAttr("private")
     return layer
 
@@ -64,16 +64,20 @@ def _linear(b: Builder, x: SSAValue) -> list[SSAValue]:
     return [h, b(top.MatMulOp(x, second))]
 
 
-def _arithmetic(b: Builder, x: SSAValue, z: SSAValue) -> SSAValue:
+def _arithmetic(b: Builder, x: SSAValue, z: SSAValue) -> list[SSAValue]:
+    """Signs and reciprocals that can go, and a difference either way round."""
     h = b(top.NegOp(b(top.SubOp(x, z))))
     h = b(top.SubOp(h, b(top.NegOp(z))))
-    return b(top.MulOp(h, b(top.ReciprocalOp(b(top.AddConstOp(b(top.SigmoidOp(x)), 1.0))))))
+    divisor = b(top.AddConstOp(b(top.SigmoidOp(x)), 1.0))
+    quotient = b(top.MulOp(h, b(top.ReciprocalOp(divisor))))
+    return [quotient, b(top.SubOp(x, z))]
 
 
 def _activations(b: Builder, x: SSAValue, z: SSAValue) -> list[SSAValue]:
-    """SwiGLU with a SiLU in small ops, GELU in small ops, and what looks like GELU and is not."""
+    """SwiGLU with a SiLU in small ops, GELU in small ops, and what looks like them and is not."""
     gated = b(top.MulOp(b(top.MulOp(x, b(top.SigmoidOp(x)))), z))
-    return [gated, _gelu(b, x, GELU_SCALE), _gelu(b, z, 0.75)]
+    gate = b(top.MulOp(z, b(top.SigmoidOp(x))))
+    return [gated, gate, _gelu(b, x, GELU_SCALE), _gelu(b, z, 0.75)]
 
 
 def _gelu(b: Builder, x: SSAValue, scale: float) -> SSAValue:
@@ -91,17 +95,20 @@ def _softmaxes(b: Builder, x: SSAValue) -> list[SSAValue]:
 
 
 def _rms_norm(b: Builder, x: SSAValue) -> SSAValue:
+    """One in small ops, then one with its weight behind it."""
     mean = b(top.ReduceOp(b(top.MulOp(x, x)), ReduceMode.MEAN))
     norm = b(top.MulOp(x, b(top.RsqrtOp(b(top.AddConstOp(mean, 1e-3))))))
+    norm = b(top.RMSNormOp(norm, eps=1e-5))
     return b(top.MulOp(norm, b.weight("rms.weight", WIDTH)))
 
 
 def _layer_norm(b: Builder, x: SSAValue) -> SSAValue:
+    """One with its weight and bias behind it, then one in small ops."""
+    scaled = b(top.MulOp(b(top.LayerNormOp(x, eps=1e-5)), b.weight("norm.weight", WIDTH)))
+    x = b(top.AddOp(scaled, b.weight("norm.bias", WIDTH)))
     centred = b(top.SubOp(x, b(top.ReduceOp(x, ReduceMode.MEAN))))
     variance = b(top.ReduceOp(b(top.MulOp(centred, centred)), ReduceMode.MEAN))
-    norm = b(top.MulOp(centred, b(top.RsqrtOp(b(top.AddConstOp(variance, 1e-5))))))
-    scaled = b(top.MulOp(norm, b.weight("norm.weight", WIDTH)))
-    return b(top.AddOp(scaled, b.weight("norm.bias", WIDTH)))
+    return b(top.MulOp(centred, b(top.RsqrtOp(b(top.AddConstOp(variance, 1e-3))))))
 
 
 def _rope(b: Builder, x: SSAValue, cos: SSAValue, sin: SSAValue) -> SSAValue:
@@ -132,7 +139,7 @@ def _scaled_attention(
 def _moves(b: Builder, x: SSAValue) -> list[SSAValue]:
     """Slices of slices, permutes of permutes, and the same computed twice."""
     part = b(top.SliceOp(b(top.SliceOp(x, [2, 8], [10, 40])), [1, 0], [8, 32]))
-    cube = b(top.ReshapeOp(x, [ROWS, HEADS, WIDTH // HEADS]))
+    cube = b(top.ReshapeOp(b(top.SliceOp(x, [0, 0], [4, 16])), [4, 4, 4]))
     turned = b(top.PermuteOp(b(top.PermuteOp(cube, [1, 2, 0])), [0, 2, 1]))
     twice = [b(top.MulConstOp(b(top.ReluOp(x)), factor)) for factor in (3.0, 5.0)]
     return [part, turned, *twice]
@@ -151,5 +158,5 @@ def mixed_precision() -> ModuleOp:
         product = b(tpu.MatMulOp(norm, weight, right_transpose=True))
         there_and_back = b(tpu.CastOp(b(tpu.CastOp(product, F32)), F16))
         rounded = b(tpu.CastOp(b(tpu.CastOp(b(tpu.TanhOp(wide)), F16)), F32))
-        h = b(tpu.AddOp(there_and_back, b(tpu.CastOp(b(tpu.MulConstOp(rounded, 0.5)), F16))))
+        h = b(tpu.AddOp(there_and_back, b(tpu.CastOp(b(tpu.MulConstOp(rounded, 0.75)), F16))))
     return ModuleOp([finished("main", block, [h])])

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.compiler.workbench.failing_passes import registered
 from tests.compiler.workbench.models import mixture
-from tests.compiler.workbench.mutations import MODELS, MUTATIONS, Mutation, mutated
 
 from tilewright.compiler.workbench.bisect import Bisection, bisect, first_bad_step
 from tilewright.compiler.workbench.pipelines import passes_from_text
@@ -84,16 +83,3 @@ def test_a_pass_that_does_not_say_its_steps() -> None:
 
 def test_nothing_fails() -> None:
     assert bisected("compile") is None
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
-def test_the_step_of_a_planted_mistake(mutation: Mutation) -> None:
-    with mutated(mutation):
-        passes = passes_from_text(mutation.pipeline)
-        found = bisect(MODELS[mutation.model](), passes)
-    assert found is not None
-    assert found.failure.pass_name == mutation.pass_name
-    assert found.step is not None
-    assert found.step.pattern == mutation.pattern
-    assert found.step.after
-    assert found.runs <= 2 + found.steps.bit_length()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.compiler.workbench.models import language_model, mixture
-from tests.compiler.workbench.mutations import MODELS, MUTATIONS, PIPELINE, Mutation, mutated
+from tests.compiler.workbench.mutations import KERNELS, MUTATIONS, mutated
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
@@ -39,18 +39,7 @@ def test_the_compiler_computes_what_it_is_given(make: Make, quant: str) -> None:
 
 
 def test_all_cases_of_inputs() -> None:
-    assert find_failure(mixture(), passes_from_text(PIPELINE), CheckOptions(3, CASES)) is None
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
-def test_a_planted_mistake_is_found_at_its_pass(mutation: Mutation) -> None:
-    module, passes = MODELS[mutation.model](), passes_from_text(mutation.pipeline)
-    assert find_failure(module, passes) is None
-    with mutated(mutation):
-        failure = find_failure(module, passes)
-    assert failure is not None
-    assert (failure.kind, failure.pass_name) == ("miscompilation", mutation.pass_name)
-    assert failure.exit_code == MiscompileError.exit_code
+    assert find_failure(mixture(), passes_from_text(KERNELS), CheckOptions(3, CASES)) is None
 
 
 # Passes of a user's own
@@ -181,7 +170,7 @@ def test_cases_by_name() -> None:
 
 def test_only_the_chosen_pass_is_checked() -> None:
     mutation = next(m for m in MUTATIONS if m.pass_name == "double-buffer")
-    passes = passes_from_text(PIPELINE)
+    passes = passes_from_text(KERNELS)
     numbers = {each.name: number for number, each in enumerate(passes, start=1)}
     with mutated(mutation):
         run_pipeline(language_model(), passes, [EquivalenceCheck(only=frozenset({1}))])

@@ -5,18 +5,12 @@ from __future__ import annotations
 import pytest
 from tests.compiler.workbench.failing_passes import registered
 from tests.compiler.workbench.models import mixture
-from tests.compiler.workbench.mutations import MODELS, MUTATIONS, Mutation, mutated
 from xdsl.dialects.builtin import ModuleOp
 
-from tilewright.compiler.workbench.bisect import find_failure
 from tilewright.compiler.workbench.pipelines import passes_from_text
 from tilewright.compiler.workbench.reduction import Reduction, reduce_module
-from tilewright.compiler.workbench.reduction.trial import count_ops
 from tilewright.dialects import top
 from tilewright.dialects.context import print_module
-from tilewright.dialects.dominance import verify_module
-
-MOST_OPS = 5
 
 
 def reduced(pipeline: str, module: ModuleOp | None = None) -> Reduction:
@@ -24,23 +18,6 @@ def reduced(pipeline: str, module: ModuleOp | None = None) -> Reduction:
         found = reduce_module(module or mixture(), passes_from_text(pipeline))
     assert found is not None
     return found
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
-def test_a_planted_mistake_is_reduced_to_a_few_ops(mutation: Mutation) -> None:
-    """Found, bisected, reduced: the same failure in at most five ops."""
-    module, passes = MODELS[mutation.model](), passes_from_text(mutation.pipeline)
-    assert 40 <= count_ops(module) <= 100
-    with mutated(mutation):
-        found = reduce_module(module, passes)
-        assert found is not None
-        verify_module(found.module)
-        assert find_failure(found.module, passes, only=found.failure.pass_number) is not None
-    assert found.failure.pass_name == mutation.pass_name
-    assert found.failure.pattern == mutation.pattern
-    assert count_ops(found.module) == found.ops_after <= MOST_OPS
-    assert found.elements_after < found.elements_before
-    assert find_failure(found.module, passes) is None
 
 
 @pytest.mark.parametrize("kind", ["crash", "refuse", "break", "miscompile"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.compiler.workbench.failing_passes import registered
 from tests.compiler.workbench.models import mixture
-from tests.compiler.workbench.mutations import MUTATIONS, PIPELINE, mutated
+from tests.compiler.workbench.mutations import KERNELS, MUTATIONS, mutated
 
 from tilewright.compiler.workbench import reproducer as reproducers
 from tilewright.compiler.workbench.equivalence import EquivalenceCheck
@@ -36,7 +36,7 @@ def _passes() -> Generator[None]:
 
 def written(folder: Path, kind: str, *, checked: bool = True) -> Path:
     """The reproducer of a pipeline whose second pass fails."""
-    passes = passes_from_text(f"stepwise{{kind=none}},stepwise{{kind={kind}}},{PIPELINE}")
+    passes = passes_from_text(f"stepwise{{kind=none}},stepwise{{kind={kind}}},{KERNELS}")
     writer = ReproducerWriter(folder)
     instruments = [EquivalenceCheck(), writer] if checked else [writer]
     with pytest.raises((TilewrightError, KeyError)):
@@ -72,7 +72,7 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert set(document["versions"]) == {"tilewright", "xdsl", "numpy", "python"}
     read = Reproducer.read(folder)
     assert read.input.is_structurally_equivalent(mixture())
-    assert pipeline_text(read.passes[2:]) == pipeline_text(passes_from_text(PIPELINE))
+    assert pipeline_text(read.passes[2:]) == pipeline_text(passes_from_text(KERNELS))
     assert read.failure == replay(folder).expected
     with np.load(folder / "inputs.npz") as arrays:
         expected = GeneratedInputs(mixture()).arrays()
@@ -87,7 +87,7 @@ def test_a_failure_that_is_gone(tmp_path: Path) -> None:
     with mutated(next(m for m in MUTATIONS if m.pass_name == "emit-commands")):
         writer = ReproducerWriter(tmp_path)
         with pytest.raises(TilewrightError) as caught:
-            run_pipeline(mixture(), passes_from_text(PIPELINE), [EquivalenceCheck(), writer])
+            run_pipeline(mixture(), passes_from_text(KERNELS), [EquivalenceCheck(), writer])
         assert "EncodeKernel (step" in str(caught.value.where)
         assert writer.written is not None
         assert replay(writer.written).reproduced
