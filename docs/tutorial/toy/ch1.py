@@ -24,6 +24,18 @@ def plain(op: CompositeOp, x: tk.Tensor, weight: tk.Tensor, y: tk.Tensor, chip: 
 STEPS = [toy.Step("plain loop, f16", plain, toy.halves())]
 
 
+def the_machine() -> None:
+    """The figures that the time model works with."""
+    chip = load_chip("bm1684x")
+    print(f"{chip.lanes} lanes, each with {chip.lane_bytes >> 10} KiB in {chip.banks} banks")
+    print(
+        f"gdma: {chip.dma_bytes_per_cycle:.0f} bytes a cycle, in runs of {chip.dma_run_bytes} bytes"
+    )
+    width = chip.matrix_width["f16"]
+    print(f"bdc, matrices: {chip.matrix_rows} sums of {width} f16 products a lane and cycle")
+    print(f"bdc, vectors: {chip.vector_bytes} bytes a lane and cycle")
+
+
 def one_tile() -> None:
     """What the commands of one turn of the loop take, by the formulas of the time model."""
     chip, k = load_chip("bm1684x"), toy.K
@@ -35,6 +47,8 @@ def one_tile() -> None:
 
 
 def run() -> None:
+    toy.section("the machine")
+    the_machine()
     toy.section("right numbers")
     toy.check(plain, toy.halves(1, 256, 300))
     toy.section("one tile")

@@ -23,8 +23,10 @@ PASSES = ("double-buffer", "allocate-local-memory", "insert-waits")
 SMALL = toy.codes(1, 512, 1024)
 """Four tiles of 256 channels."""
 
-PIPELINED = toy.Step("software pipeline", ch3.channels_left, toy.codes(), pipelined=True)
-STEPS = [*ch3.STEPS, PIPELINED]
+STEPS = [
+    *ch3.STEPS,
+    toy.Step("software pipeline", ch3.channels_left, toy.codes(), pipelined=True),
+]
 
 
 def short(ir: str) -> list[str]:
@@ -54,13 +56,14 @@ def stages() -> Iterator[tuple[str, list[str]]]:
 
 
 def show_passes() -> None:
-    """The kernel as traced and pipelined; then what is new in the lines that a pass changes."""
+    """The kernel as traced and pipelined; then what two passes add to the lines of its loop."""
     for name, lines in stages():
         toy.section(name)
+        inside = [line for line in lines if line.startswith("  ")]
         if name == "allocate-local-memory":
-            print("\n".join(line for line in lines if "offsets" in line))
+            print("\n".join(line for line in inside if "offsets" in line))
         elif name == "insert-waits":
-            waiting = [re.sub(r"offsets = [\d, ]+, ", "", line) for line in lines]
+            waiting = [re.sub(r"offsets = [\d, ]+, ", "", line) for line in inside]
             print("\n".join(line for line in waiting if re.search(r"waits.*[1-9]", line)))
         else:
             print("\n".join(lines))
@@ -71,14 +74,14 @@ def overlap() -> None:
     for m in (1, 128):
         for pipelined in (False, True):
             built = tk.build(ch3.channels_left, *toy.codes(m), pipelined=pipelined)
-            print(f"{m} x {toy.K} @ {toy.N}, {'pipelined' if pipelined else 'in turns'}:")
+            print(f"{m} x {toy.K}, {'pipelined' if pipelined else 'in turns'}: ", end="")
             toy.timeline(built, until=88_000)
 
 
 def sweep() -> None:
     """Tiles have two buffers now: how many channels are best?"""
     print("channels     cycles   local   bdc busy")
-    for channels in (64, 128, 256, 512, 768):
+    for channels in (64, 256, 512, 768):
         built = tk.build(ch3.in_pieces(channels, toy.K), *toy.codes())
         time = time_kernel(built.kernel, built.chip)
         memory = f"{built.kernel.local_bytes >> 10}K"
@@ -112,8 +115,6 @@ def run() -> None:
     sweep()
     toy.section("a wait is missing")
     a_wait_is_missing()
-    toy.section("where the cycles go")
-    toy.where_the_cycles_go(PIPELINED.build())
     toy.section("so far")
     toy.table(STEPS)
 

@@ -136,11 +136,11 @@ def beside_the_compiler() -> None:
 
 
 def run() -> None:
+    toy.section("one rounding")
+    one_rounding()
     toy.section("right numbers")
     for m, k, n in ((1, 256, 300), (37, 100, 77), (70, 96, 130)):
         toy.check(finished, with_bias(m, k, n))
-    toy.section("one rounding")
-    one_rounding()
     toy.section("commands")
     commands(FINISHED.build())
     toy.section("the simulator")

@@ -101,7 +101,7 @@ LETTERS: Mapping[str, str] = {
 def timeline(built: tk.Built, until: int, columns: int = 88) -> None:
     """Both engines from cycle 0 to `until`, a letter for what fills most of its share of cycles."""
     time = time_kernel(built.kernel, built.chip)
-    print(f"one letter is {until // columns:,d} cycles, the kernel takes {time.cycles:,d}")
+    print(f"{time.cycles:,d} cycles, a letter is {until // columns:,d}")
     for name, engine in (("gdma", time.gdma), ("bdc", time.bdc)):
         commands = [line.split() for line in disassemble(built.kernel).splitlines()]
         letters = [LETTERS[words[2]] for words in commands if words[0] == name]
