@@ -31,6 +31,7 @@ def the_machine() -> None:
     print(
         f"gdma: {chip.dma_bytes_per_cycle:.0f} bytes a cycle, in runs of {chip.dma_run_bytes} bytes"
     )
+    print(f"a command: {chip.gdma_command_cycles} cycles of gdma, {chip.bdc_command_cycles} of bdc")
     width = chip.matrix_width["f16"]
     print(f"bdc, matrices: {chip.matrix_rows} sums of {width} f16 products a lane and cycle")
     print(f"bdc, vectors: {chip.vector_bytes} bytes a lane and cycle")

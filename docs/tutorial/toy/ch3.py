@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ch2
+import numpy as np
 import toy
 
 from tilewright.backends.chip import Chip, load_chip
@@ -60,6 +61,19 @@ def sides() -> None:
         print(f"{m:9d}   {rows:20,d}   {channels:8,d}")
 
 
+def same_bits() -> None:
+    """Chapters 2 and 3 on the same numbers."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 1024)).astype(np.float16)
+    codes = rng.integers(-127, 128, (300, 1024)).astype(np.int8)
+    scale = np.full((300, 1), 1 / 127, np.float16)
+    one, other = (
+        tk.build(kernel, *toy.codes(1, 1024, 300)).run([x, codes, scale])
+        for kernel in (ch2.dequantized, channels_left)
+    )
+    print(f"the bits of chapter 2: {one.tobytes() == other.tobytes()}")
+
+
 def sweep() -> None:
     """Cycles, and KiB of the 256 KiB of a lane, for tiles of so many channels and depths."""
     depths = (128, 256, 512, toy.K)
@@ -81,6 +95,7 @@ def run() -> None:
     toy.section("right numbers")
     toy.check(channels_left, toy.codes(1, 256, 300))
     toy.check(in_pieces(64, 128), toy.codes(1, 320, 300))
+    same_bits()
     toy.section("which tiles")
     sweep()
     toy.section("where the cycles go")

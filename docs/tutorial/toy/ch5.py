@@ -6,12 +6,14 @@ import ch4
 import numpy as np
 import toy
 
-from tilewright.backends.chip import Chip
+from tilewright.backends.chip import Chip, load_chip
 from tilewright.backends.encoding.assembler import assemble, disassemble
 from tilewright.compiler import dsl
 from tilewright.dialects import tpu
 from tilewright.dialects.graph.composite import CompositeOp
 from tilewright.passes import kernel_language as tk
+from tilewright.passes.tiling.matmul import choose_tiling
+from tilewright.passes.tiling.matmul_tiles import Problem
 
 TPU_MLIR = {1: 1_042_335, 512: 3_685_515}
 """Cycles of TPU-MLIR's own schedules by its own cost model (docs/machine.md)."""
@@ -131,6 +133,9 @@ def beside_the_compiler() -> None:
             share = theirs.cycles / mine.cycles
             bias = "yes" if len(operands) > 3 else "no"
             print(f"{m:10d}  {bias:4s}  {mine.cycles:9,d}  {theirs.cycles:11,d}  {share:12.1%}")
+    problem = Problem(512, toy.N, toy.K, tk.f16, tk.f16, 2 * toy.K, scale=tk.f16)
+    tiling = choose_tiling(problem, load_chip("bm1684x"))
+    print(f"the compiler's tiles for 512 rows: {tiling.tn} channels, {tiling.tk} deep")
     for m, cycles in TPU_MLIR.items():
         print(f"TPU-MLIR's schedule for {m} rows: {cycles:,d} by its own cost model")
 

@@ -15,7 +15,7 @@ from tilewright.dialects.element_types import ElementType
 from tilewright.passes import kernel_language as tk
 
 M, K, N = 1, 4096, 13696
-"""One token through the widest layer of ChatGLM2-6B."""
+"""One token through a projection of the MLP of ChatGLM2-6B: its gate, or what the gate meets."""
 
 Operand = tuple[tuple[int, ...], ElementType]
 
