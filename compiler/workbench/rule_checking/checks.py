@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from random import Random
 
 import hypothesis
@@ -13,7 +12,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.pattern_rewriter import PatternRewriter
 from xdsl.utils.exceptions import VerifyException
 
-from tilewright.compiler.workbench.rule_checking.choices import Picker, search
+from tilewright.compiler.workbench.rule_checking.choices import Bytes, Picker, search
 from tilewright.compiler.workbench.rule_checking.instances import Instance, build
 from tilewright.compiler.workbench.rule_checking.lowering import lower
 from tilewright.compiler.workbench.rule_checking.plan import Plan
@@ -21,7 +20,6 @@ from tilewright.compiler.workbench.rule_checking.planning import make_plan
 from tilewright.compiler.workbench.rule_checking.reports import explain
 from tilewright.compiler.workbench.rule_checking.trial import Finding, Trial
 from tilewright.compiler.workbench.rule_checking.verdicts import Counterexample, RuleReport
-from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.errors import IRError, MiscompileError, TilewrightError
 from tilewright.passes.lowerings.from_rules import lowering_of
 from tilewright.passes.rules.pattern import RulePattern
@@ -32,6 +30,9 @@ PLANNING_RUNS = 400
 """How many times choices are turned for one instance before the next is tried."""
 HOPELESS = 10
 """So many failures in a row to make a first instance, and it is taken that there is none."""
+_FIRST = 3
+"""How many plans say how many choices an instance takes."""
+_MOST_CHOICES = 128
 
 TOGETHER = 25
 """On how many instances a rule is also applied by the tree of all."""
@@ -102,10 +103,21 @@ class _Check:
         self.report = RuleReport(rule, seed_)
         self.last: tuple[Plan, Finding, bool] | None = None
 
-    def has_instances(self) -> bool:
-        """Whether any instance is found in a few attempts."""
-        random = Random(self.report.seed)
-        return any(self.plan(random.randrange) is not None for _ in range(HOPELESS))
+    def choices_of_an_instance(self) -> int:
+        """How many choices instances take, about; 0 if none is found in a few attempts."""
+        random, counts = Random(self.report.seed), list[int]()
+        for _ in range(HOPELESS):
+            picks: list[int] = []
+
+            def picker(count: int, picks: list[int] = picks) -> int:
+                picks.append(count)
+                return random.randrange(count)
+
+            if self.plan(picker) is not None:
+                counts.append(len(picks))
+            if len(counts) == _FIRST:
+                break
+        return min(max(counts, default=0), _MOST_CHOICES)
 
     def plan(self, picker: Picker) -> Plan | None:
         """A plan whose first picks are the picker's; None where none is found near them."""
@@ -115,10 +127,10 @@ class _Check:
         """All instances."""
 
         try:
-            attempts = ATTEMPTS if self.has_instances() else 0
-            for attempt in range(attempts):
+            choices = self.choices_of_an_instance()
+            for attempt in range(ATTEMPTS if choices else 0):
                 if not self.report.applied:
-                    self.round(self.report.seed + attempt)
+                    self.round(self.report.seed + attempt, 2 * choices)
         except _WrongError:
             assert self.last is not None
             self.report.counterexample = self.counterexample(*self.last)
@@ -126,7 +138,7 @@ class _Check:
             self.report.problem = str(error)
         return self.report
 
-    def round(self, seed_: int) -> None:
+    def round(self, seed_: int, size: int) -> None:
         """As many instances as asked for; raises `_WrongError` for the smallest wrong one."""
 
         @hypothesis.seed(seed_)
@@ -140,17 +152,17 @@ class _Check:
             suppress_health_check=_SLOW,
             verbosity=Verbosity.quiet,
         )
-        @given(st.data())
-        def run(data: st.DataObject) -> None:
-            self.example(data)
+        @given(st.binary(min_size=size, max_size=size))
+        def run(choices: bytes) -> None:
+            self.example(choices)
 
         run()
 
-    def example(self, data: st.DataObject) -> None:
+    def example(self, choices: bytes) -> None:
         """One instance."""
         counts = self.last is None
         self.report.examples += counts
-        plan = self.plan(lambda options: data.draw(_number_below(options)))
+        plan = self.plan(Bytes(choices))
         if plan is None:
             return
         instance = self.instance(plan)
@@ -159,6 +171,7 @@ class _Check:
         self.report.instances += counts
         trial = Trial(
             instance.module,
+            lambda: build(self.rule, plan).module,
             seed=plan.values_seed,
             case=plan.values_case,
             changes_level=self.pattern is None,
@@ -190,10 +203,11 @@ class _Check:
             raise _WrongError
 
     def instance(self, plan: Plan) -> Instance | None:
-        """The module of a plan; None if it is not legal after all."""
+        """The module of a plan; None if the ops of the pattern are not legal after all."""
         instance = build(self.rule, plan)
         try:
-            verify_module(instance.module)
+            for op in instance.pattern:
+                op.verify()
         except (IRError, VerifyException):
             return None
         return instance
@@ -229,11 +243,6 @@ def module_text(module: ModuleOp) -> str:
         line.replace(' {check.mark = "root"}', "").replace('check.mark = "root", ', "")
         for line in str(module).splitlines()
     )
-
-
-@cache
-def _number_below(count: int) -> st.SearchStrategy[int]:
-    return st.integers(0, count - 1)
 
 
 def _variants(rule: Rule, plan: Plan) -> list[str]:

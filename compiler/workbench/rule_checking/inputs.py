@@ -39,18 +39,17 @@ class InstanceInputs:
     def __init__(self, module: ModuleOp, *, seed: int, case: str) -> None:
         self.seed = seed
         self.case = case
-        self._roles = Roles(module)
-        self._quantized = GeneratedInputs(module, seed=seed)
+        roles = Roles(module)
         self._roles_of_arguments = [
-            self._roles.of(argument)
+            roles.of(argument)
             for function in functions_of(module).values()
             for argument in function.body.block.args
         ]
         self._weight_roles = {
-            op.key.data: self._roles.of(op.result)
-            for op in module.walk()
-            if isinstance(op, graph.Weight)
+            op.key.data: roles.of(op.result) for op in module.walk() if isinstance(op, graph.Weight)
         }
+        is_of_tpu = any(isinstance(op, tpu.WeightOp) for op in module.walk())
+        self._quantized = GeneratedInputs(module, seed=seed) if is_of_tpu else None
 
     def arguments(self, function: FuncOp) -> list[Array]:
         """An array for each argument of the function."""
@@ -62,9 +61,7 @@ class InstanceInputs:
     def weight(self, key: str, op: Operation) -> Array:
         """The weight called `key`, in the form and type that `op` asks for."""
         assert isinstance(op, graph.Weight)
-        if isinstance(op, tpu.WeightOp) and (
-            op.form.data != WeightForm.DENSE or op.transposed is not None
-        ):
+        if isinstance(op, tpu.WeightOp) and _is_form(op) and self._quantized is not None:
             return self._quantized.weight(key, op)
         role = self._weight_roles.get(key, Role("matrix"))
         return self._array(f"weight {key}", shape_of(op.result), role, op.result)
@@ -120,6 +117,11 @@ class InstanceInputs:
             case _:
                 values = np.full(count, 1.0 if case == "ones" else 0.0)
         return np.asarray(values, np.float64).reshape(shape)
+
+
+def _is_form(op: tpu.WeightOp) -> bool:
+    """Whether an op reads a weight in another form than it is stored in."""
+    return op.form.data != WeightForm.DENSE or op.transposed is not None
 
 
 class ExactInputs:

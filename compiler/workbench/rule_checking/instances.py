@@ -37,11 +37,12 @@ MARK = "check.mark"
 
 @dataclass
 class Instance:
-    """A module, and the op in it at which the pattern ends."""
+    """A module, the op in it at which the pattern ends, and all ops of the pattern."""
 
     module: ModuleOp
     root: Operation
     root_name: str
+    pattern: tuple[Operation, ...]
 
 
 def build(rule: Rule, plan: Plan) -> Instance:
@@ -71,7 +72,7 @@ class _Builder:
         types = [argument.type for argument in self.block.args], [v.type for v in returned]
         function = FuncOp(FUNCTION, types, Region(self.block))
         root = ops[self.rule.root]
-        return Instance(ModuleOp([function]), root, root.name)
+        return Instance(ModuleOp([function]), root, root.name, tuple(ops))
 
     def make_input(self, name: str, source: Source) -> SSAValue:
         tensor = self.plan.tensors[name]

@@ -75,7 +75,7 @@ class Sizes:
 
     def resolved(self, term: Term) -> Term:
         """`term` with all that is known of its atoms."""
-        if not any(atom in self.substitution for atom in term.atoms):
+        if self.substitution.keys().isdisjoint(term.atoms):
             return term
         result = Term(term.factor)
         for atom in term.atoms:

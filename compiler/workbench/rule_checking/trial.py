@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import FloatAttr, ModuleOp, UnknownLoc, f32
-from xdsl.ir import Operation
+from xdsl.dialects.builtin import ArrayAttr, FloatAttr, ModuleOp, UnknownLoc, f32
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Operation
 from xdsl.utils.exceptions import VerifyException
 
 from tilewright.backends.reference.balls import Ball
@@ -44,17 +47,30 @@ class Trial:
     """A module before a rule, with its numbers; judges what rules make of it."""
 
     def __init__(
-        self, module: ModuleOp, *, seed: int, case: str, changes_level: bool = False
+        self,
+        module: ModuleOp,
+        rebuild: Callable[[], ModuleOp],
+        *,
+        seed: int,
+        case: str,
+        changes_level: bool = False,
     ) -> None:
-        self.before = module.clone()
+        """`module` is run now, and may be changed then; `rebuild` makes it anew."""
+        self._rebuild = rebuild
         self.changes_level = changes_level
         """Whether the rule leads to other element types: numbers are such that nothing is lost."""
         self.inputs = (
-            ExactInputs(self.before, seed=seed, case=case)
+            ExactInputs(module, seed=seed, case=case)
             if changes_level
-            else InstanceInputs(self.before, seed=seed, case=case)
+            else InstanceInputs(module, seed=seed, case=case)
         )
-        self._values: list[Ball] | None = None
+        self._types = _result_types(module)
+        self._ops = Counter(op.name for op in module.walk())
+        self._values: list[Ball] | Finding
+        try:
+            self._values = self._run(module)
+        except TilewrightError as error:
+            self._values = _cannot_run(error)
 
     def judge(
         self, after: ModuleOp, root: str, loose: frozenset[tuple[str, object]]
@@ -72,30 +88,27 @@ class Trial:
             return Finding("illegal IR", str(error))
         if self.changes_level:
             return self._different(after, loose)
-        types = [functions_of(m)[FUNCTION].function_type.outputs for m in (self.before, after)]
-        if types[0] != types[1]:
-            return Finding("types", f"the results are {types[0]} before and {types[1]} after")
+        types = _result_types(after)
+        if types != self._types:
+            return Finding("types", f"the results are {self._types} before and {types} after")
         return self._lost_marks(after, root) or self._different(after, loose)
 
     def _lost_marks(self, after: ModuleOp, root: str) -> Finding | None:
         """Whether new ops have no location, or the root's successor none of its attributes."""
-        like = [op for op in after.walk() if op.name == root]
-        for op in after.walk():
-            is_code = isinstance(op.parent_op(), type(functions_of(after)[FUNCTION]))
-            has_place = not isinstance(op.location, UnknownLoc) or op.name == "func.return"
-            if is_code and not has_place:
+        ops = [op for op in after.walk() if isinstance(op.parent_op(), FuncOp)]
+        for op in ops:
+            if isinstance(op.location, UnknownLoc) and not isinstance(op, ReturnOp):
                 return Finding("marks", f"{op.name} has no location after the rule")
-        others = sum(op.name == root for op in self.before.walk()) - 1
-        if len(like) > others and not any(MARK in op.attributes for op in like):
+        like = [op for op in ops if op.name == root]
+        if len(like) >= self._ops[root] and not any(MARK in op.attributes for op in like):
             return Finding("marks", f"{root} has lost its attribute {MARK}")
         return None
 
     def _different(self, after: ModuleOp, loose: frozenset[tuple[str, object]]) -> Finding | None:
+        if isinstance(self._values, Finding):
+            return self._values
         try:
-            if self._values is None:
-                self._values = self._run(self.before)
-            before, new = self._values, self._run(after)
-            for at, (a, b) in enumerate(zip(before, new, strict=True)):
+            for at, (a, b) in enumerate(zip(self._values, self._run(after), strict=True)):
                 a = _undefined_is_free(a)
                 found = difference(f"result {at}", a, b)
                 if found is not None:
@@ -103,10 +116,8 @@ class Trial:
                     found = difference(f"result {at}", a, Ball(b.value, b.radii + slack))
                 if found is not None:
                     return Finding("different values", str(found), found)
-        except SignatureError as error:
-            return Finding("types", str(error))
         except TilewrightError as error:
-            return Finding("error", f"cannot be run: {error}")
+            return _cannot_run(error)
         return None
 
     def _run(self, module: ModuleOp) -> list[Ball]:
@@ -128,7 +139,7 @@ class Trial:
         near a number. That is no mistake.
         """
         moved: Array = np.zeros(())
-        for module in (self.before, after):
+        for module in (self._rebuild(), after):
             for op in module.walk():
                 for name, attribute in list(op.properties.items()):
                     if isinstance(attribute, FloatAttr) and isinstance(op, graph.GraphOp):
@@ -150,6 +161,16 @@ class Trial:
         with np.errstate(all="ignore"):
             spread = np.abs(runs[0] - runs[1]) * _HELD_TWICE
         return np.nan_to_num(spread, nan=0.0, posinf=0.0)
+
+
+def _result_types(module: ModuleOp) -> ArrayAttr[Attribute]:
+    return functions_of(module)[FUNCTION].function_type.outputs
+
+
+def _cannot_run(error: TilewrightError) -> Finding:
+    if isinstance(error, SignatureError):
+        return Finding("types", str(error))
+    return Finding("error", f"cannot be run: {error}")
 
 
 def _undefined_is_free(ball: Ball) -> Ball:
