@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 from xdsl.ir import Operation, SSAValue
 
 from tilewright.dialects.errors import OptionError, TilewrightError
-from tilewright.dialects.plugins import discover, load_modules, warn
+from tilewright.dialects.plugins import Installed, givers, load_modules, warn
 from tilewright.passes.lowerings.conversion import Conversion, ConversionOptions
 
 OPTIONS: tuple[str, ...] = tuple(each.name for each in fields(ConversionOptions))
@@ -152,14 +152,18 @@ def _load_plugins() -> None:
     register_rules_of_plugins()
 
 
-@cache
 def register_rules_of_plugins() -> None:
     """Register the lowerings in the rule files of plugins, once; a broken file is warned of."""
-    for each in discover():
-        for path in each.plugin.rules if each.plugin is not None else ():
-            from tilewright.passes.lowerings.from_rules import register_rules  # only if there are
+    for each in givers():
+        _register_rules_of(each)
 
-            try:
-                register_rules(path)
-            except TilewrightError as error:
-                warn(each.failure(f"the lowerings in its {path.name} are left out", error))
+
+@cache
+def _register_rules_of(giver: Installed) -> None:
+    for path in giver.plugin.rules if giver.plugin is not None else ():
+        from tilewright.passes.lowerings.from_rules import register_rules  # only if there are
+
+        try:
+            register_rules(path)
+        except TilewrightError as error:
+            warn(giver.failure(f"the lowerings in its {path.name} are left out", error))

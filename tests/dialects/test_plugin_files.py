@@ -21,6 +21,7 @@ from tilewright.dialects.errors import (
     TilewrightError,
 )
 from tilewright.passes.kernels import registry
+from tilewright.passes.lowerings import registry as lowerings
 from tilewright.passes.registry import find_pass, find_pipeline, pass_names
 
 Write = Callable[[str, str], Path]
@@ -233,3 +234,16 @@ def test_a_reproducer_has_the_file_as_it_was(
     write("mine_t", PASS)
     assert run(["--load", str(path), "replay", str(folder)]) == 0
     assert "not reproduced" in capsys.readouterr().out
+
+
+def test_lowerings_in_the_rules_of_a_file_are_used(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = 'lowering Gone for quant = "w8a16" { match { y = top.Neg(x) } replace y with x }\n'
+    Path("gone.rules").write_text(rules)
+    text = "from pathlib import Path\nfrom tilewright.dialects.plugins import Plugin\n"
+    text += "PLUGIN = Plugin('gone', rules=(Path('gone.rules'),))\n"
+    path = write("mine_u", text)
+    with lowerings.temporarily():
+        assert run(["opt", "m.mlir", "-p", "convert-top-to-tpu", "--load", str(path)]) == 0
+    assert "tpu.Neg" not in capsys.readouterr().out

@@ -135,18 +135,15 @@ def plugin_with(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Generator[Callable[[str], None]]:
     """Installs a plugin with one file of rules, of that text."""
-    load = registry.register_rules_of_plugins
 
     def install(text: str) -> None:
         path = tmp_path / "acme.rules"
         path.write_text(text)
         found = Installed("acme", "acme:P", "acme", "1", Plugin("acme", rules=(path,)))
-        monkeypatch.setattr(registry, "discover", lambda: (found,))
-        load.cache_clear()
+        monkeypatch.setattr(registry, "givers", lambda: (found,))
 
     with temporarily():
         yield install
-    load.cache_clear()
 
 
 def test_lowerings_of_plugins_are_there(plugin_with: Callable[[str], None]) -> None:
