@@ -247,3 +247,15 @@ def test_lowerings_in_the_rules_of_a_file_are_used(
     with lowerings.temporarily():
         assert run(["opt", "m.mlir", "-p", "convert-top-to-tpu", "--load", str(path)]) == 0
     assert "tpu.Neg" not in capsys.readouterr().out
+
+
+def test_a_mistake_in_its_rules_is_said_with_its_line(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error is one of the rules, and says which pass they are of, too."""
+    write("mine_v", PASS.replace("top.Neg(x)", "top.Nek(x)"))
+    assert run(["opt", "m.mlir", "--load", "mine_v.py", "-p", "drop-mine_v"]) == 2
+    said = capsys.readouterr().err
+    assert "mine_v.py:11:27: there is no op top.Nek" in said
+    assert "where: pass drop-mine_v" in said
+    assert "did you mean top.Neg?" in said

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from xdsl.ir import Operation
 
 from tilewright.backends.reference.executor import run_function
 from tilewright.compiler import dsl
-from tilewright.compiler.importers.mlir import load_mlir
+from tilewright.compiler.importers.mlir import load_mlir, save_mlir
+from tilewright.dialects.context import print_module
 from tilewright.dialects.errors import IRError, ModelReadError
 
 BLOCK = """
@@ -112,3 +114,27 @@ def test_one_weight_of_two_shapes(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelReadError, match="cannot be read"):
         load_mlir(tmp_path / "none.mlir")
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    layer = dsl.Linear(8, 4)
+    module = dsl.trace(dsl.function(x=dsl.f32(2, 8))(layer.forward))
+    weights = {"weight": np.arange(32, dtype=np.float32).reshape(4, 8)}
+    save_mlir(tmp_path / "m.mlir", module, weights)
+    model = load_mlir(tmp_path / "m.mlir")
+    assert print_module(model.module) == print_module(module)
+    assert model.shapes == {"weight": (4, 8)}
+    assert np.array_equal(load_file(model.weights)["weight"], weights["weight"])
+
+
+@pytest.mark.parametrize(
+    ("weights", "what"),
+    [({}, "'weight' is missing"), ({"weight": np.zeros((8, 4), np.float32)}, "has shape")],
+)
+def test_weights_that_do_not_fit_are_refused(
+    tmp_path: Path, weights: dict[str, npt.NDArray[np.float32]], what: str
+) -> None:
+    module = dsl.trace(dsl.function(x=dsl.f32(2, 8))(dsl.Linear(8, 4).forward))
+    with pytest.raises(ModelReadError, match=what):
+        save_mlir(tmp_path / "m.mlir", module, weights)
+    assert not list(tmp_path.iterdir())
