@@ -117,6 +117,11 @@ def _solve_names(draft: Draft, free: dict[str, tuple[object, ...]]) -> None:
     check_conditions(draft)
 
 
+def solve_name(draft: Draft, name: str) -> None:
+    """Bind `name` to what a condition says that it is, if one does: `where offsets == [0, 4]`."""
+    any(_solve_one(draft, condition, [name]) for condition in draft.later)
+
+
 def _solve_one(draft: Draft, condition: Expression, unbound: Sequence[str]) -> bool:
     """Choose the one unbound name of an equation so that it holds."""
     sides = _sides(condition)
@@ -135,7 +140,7 @@ def _solve_one(draft: Draft, condition: Expression, unbound: Sequence[str]) -> b
             found = isolate(expanded, value, missing[0], draft)
         except UnknownError:
             continue
-        draft.names[missing[0]] = _held(found) if isinstance(found, float) else found
+        draft.names[missing[0]] = found if isinstance(found, int) else _held(found)
         return True
     return False
 
@@ -186,5 +191,11 @@ def _expanded(draft: Draft, expression: Expression) -> Expression:
 
 
 def _held(value: object) -> object:
-    """A number as an f32 attribute holds it."""
-    return to_f32(value) if isinstance(value, int | float) else value
+    """A number as an f32 attribute holds it; a list as one of whole numbers holds it."""
+    match value:
+        case int() | float():
+            return to_f32(value)
+        case tuple():
+            return tuple(int(each) if isinstance(each, float) else each for each in value)
+        case _:
+            return value

@@ -19,7 +19,7 @@ Picker = Callable[[int], int]
 """Picks one of `n` options by number."""
 
 
-RUNS_FROM_ONE_START = 25
+RUNS_FROM_ONE_START = 6
 """So many runs from the picker's choices; then it picks anew, lest the last choices are turned in
 vain while an early one is to blame."""
 

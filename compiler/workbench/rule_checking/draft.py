@@ -12,6 +12,7 @@ from tilewright.compiler.workbench.rule_checking.choices import Choices, Conflic
 from tilewright.compiler.workbench.rule_checking.elements import Elements
 from tilewright.compiler.workbench.rule_checking.expressions import (
     ElementName,
+    Quotient,
     UnknownError,
     ValueName,
     evaluate,
@@ -113,6 +114,11 @@ class Draft:
         match left, right:
             case (Term(), Term() | int()) | (int(), Term()):
                 self.sizes.equal(as_term(left), as_term(right))
+            case (Quotient(size, divisor), Term() | int() as whole) | (
+                Term() | int() as whole,
+                Quotient(size, divisor),
+            ):
+                self.sizes.equal(size, as_term(whole).times(Term(divisor)))
             case tuple(), tuple():
                 if len(left) != len(right):
                     raise ConflictError
@@ -122,7 +128,7 @@ class Draft:
                 self.elements.equal(a, b)
             case (ElementName(a), ElementType() as b) | (ElementType() as b, ElementName(a)):
                 self.elements.restrict(a, (b,))
-            case ValueName(), _:
+            case (ValueName() | Quotient(), _) | (_, Quotient()):
                 raise UnknownError
             case _:
                 if left != right:

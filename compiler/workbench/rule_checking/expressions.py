@@ -38,6 +38,14 @@ class ElementName:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Quotient:
+    """A size that is not known yet, over a number."""
+
+    size: Term
+    divisor: int
+
+
 class Names(Protocol):
     """What names stand for."""
 
@@ -58,7 +66,7 @@ def known(value: object) -> object:
     match value:
         case Term(factor, ()):
             return factor
-        case Term() | ElementName() | ValueName():
+        case Term() | Quotient() | ElementName() | ValueName():
             raise UnknownError
         case tuple():
             return tuple(known(item) for item in value)
@@ -103,6 +111,11 @@ def _evaluate(expression: Expression, names: Names) -> object:
             if isinstance(a, Term) or isinstance(b, Term):
                 return _term(a).times(_term(b))
             return _number(a) * _number(b)
+        case syntax.Binary("/", left, right):
+            a, b = _evaluate(left, names), known(_evaluate(right, names))
+            if isinstance(a, Term) and a.atoms and isinstance(b, int) and b > 0:
+                return Quotient(a, b)
+            return _number(known(a)) / _number(b)
         case syntax.Binary(name, left, right):
             a, b = known(_evaluate(left, names)), known(_evaluate(right, names))
             return _BINARY[name](a, b)
@@ -178,7 +191,6 @@ _BINARY: Mapping[str, Callable[..., object]] = MappingProxyType(
         "in": lambda a, b: any(same_constant(a, item) for item in b),
         "+": operator.add,
         "-": operator.sub,
-        "/": operator.truediv,
         "%": operator.mod,
     }
 )

@@ -68,13 +68,13 @@ def make_plan(rule: Rule, choices: Choices) -> Plan:
 
 
 def _relate_sizes(draft: Draft) -> dict[str, str]:
-    """All equations between sizes: by op, by kind and condition, and last those of reshapes, which
+    """All equations between sizes: by kind, by op, by condition, and last those of reshapes, which
     have many solutions. Returns the inputs that are another input."""
+    apply_kinds(draft)
     sites = [OpSite(draft, index) for index in range(len(draft.rule.ops))]
     for site, row in zip(sites, draft.rows, strict=True):
         if not row.reshapes:
             row.relate(site)
-    apply_kinds(draft)
     same = choose_same(draft)
     for condition in draft.conditions:
         require(draft, condition)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tilewright.compiler.workbench.rule_checking.attributes import solve_name
 from tilewright.compiler.workbench.rule_checking.choices import ConflictError
 from tilewright.compiler.workbench.rule_checking.draft import Draft, as_term
 from tilewright.compiler.workbench.rule_checking.sizes import Shape, Term
@@ -68,6 +69,7 @@ class OpSite:
         """An attribute that is chosen when all sizes are known."""
 
         def wait() -> None:
+            self._solve(name)
             fixed, value = self._given(name)
             if not fixed:
                 value = choose(self._draft.choices.pick)
@@ -89,6 +91,13 @@ class OpSite:
                 found = self._draft.names[captured]
                 return True, self.sizes.resolved(found) if isinstance(found, Term) else found
         return False, None
+
+    def _solve(self, name: str) -> None:
+        """Let conditions say what a captured attribute is."""
+        pattern = self._pattern(name)
+        is_captured = pattern is not None and pattern.test is AttributeTest.CAPTURE
+        if is_captured and str(pattern.value) not in self._draft.names:
+            solve_name(self._draft, str(pattern.value))
 
     def _pattern(self, name: str) -> AttributePattern | None:
         op = self._draft.rule.ops[self._index]

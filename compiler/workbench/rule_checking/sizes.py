@@ -136,18 +136,16 @@ class Sizes:
 
     def solve(self) -> None:
         """Give all atoms numbers; raises `ConflictError` where what waits does not hold."""
+        sums = list(self._mixed_sums())
         shapes = [tuple(self.resolved(size) for size in shape) for shape in self.shapes]
-        sums = [
-            (self.resolved(total), tuple(self.resolved(part) for part in parts))
-            for total, parts in self.sums
-        ]
+        counts = [product(shape) for shape in dict.fromkeys(shapes)]
         derived = {total.atoms[0] for total, _ in sums if len(total.atoms) == 1}
         atoms = dict.fromkeys(atom for shape in shapes for size in shape for atom in size.atoms)
         atoms.update(dict.fromkeys(range(1, self.count + 1)))
         pool = self.choices.pick(_POOLS)
         for atom in atoms:
             if atom not in self.substitution and atom not in derived:
-                self._number(atom, pool)
+                self._number(atom, pool, counts)
         for total, parts in sums:
             value = sum(self.value(part) for part in parts)
             known = self.resolved(total)
@@ -157,17 +155,26 @@ class Sizes:
                 raise ConflictError
         for atom in sorted(derived):
             if atom not in self.substitution:
-                self._number(atom, pool)
+                self._number(atom, pool, counts)
         if any(self.value(small) > self.value(large) for small, large in self.limits):
             raise ConflictError
 
-    def _number(self, atom: int, pool: Sequence[int]) -> None:
-        """Give one atom a number that keeps all tensors small."""
+    def _mixed_sums(self) -> Iterable[tuple[Term, tuple[Term, ...]]]:
+        """The sums that have to wait; one of terms in the same atoms, `a + 2 a`, is a term."""
+        for total, parts in self.sums:
+            known = tuple(self.resolved(part) for part in parts)
+            if all(part.atoms == known[0].atoms for part in known):
+                self.equal(total, Term(sum(part.factor for part in known), known[0].atoms))
+            else:
+                yield self.resolved(total), known
+
+    def _number(self, atom: int, pool: Sequence[int], counts: Sequence[Term]) -> None:
+        """Give one atom a number that keeps all tensors small; `counts` are their elements."""
         most = MOST
-        for shape in self.shapes:
-            whole = product(self.resolved(size) for size in shape)
-            times = whole.atoms.count(atom)
+        for count in counts:
+            times = count.atoms.count(atom)
             if times:
+                whole = self.resolved(count)
                 room = max(1, MOST_ELEMENTS // whole.factor)
                 most = min(most, max(1, int(room ** (1 / times) + 1e-9)))
         least = 1
