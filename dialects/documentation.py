@@ -25,6 +25,7 @@ from tilewright.dialects import bdc, gdma, plugins, top, tpu
 from tilewright.dialects.context import dialect_of_plugin, make_context
 from tilewright.dialects.errors import ModelReadError, PluginError
 from tilewright.dialects.graph import GraphOp
+from tilewright.dialects.graph.composite import CompositeOp
 from tilewright.dialects.top.base import TopOp
 from tilewright.dialects.tpu.base import TpuOp
 
@@ -87,7 +88,7 @@ def _shared_base(op: type[Operation]) -> type[GraphOp] | None:
     """The class that says what the op means on both levels: of `tilewright.dialects.graph`, or of
     a plugin's own."""
     for base in op.mro()[1:]:
-        if issubclass(base, GraphOp) and base not in (GraphOp, TopOp, TpuOp):
+        if issubclass(base, GraphOp) and base not in (GraphOp, TopOp, TpuOp, CompositeOp):
             return base
     return None
 
@@ -167,7 +168,8 @@ def render_op(doc: OpDoc) -> Iterator[str]:
     """The lines of one op in the reference."""
     yield f"### `{doc.name}`\n"
     yield f"{doc.summary}\n"
-    yield f"```mlir\n{doc.example}\n```\n"
+    if doc.example:
+        yield f"```mlir\n{doc.example}\n```\n"
     if doc.description:
         yield f"{doc.description}\n"
     for title, fields in (

@@ -250,7 +250,7 @@ def op_class_of(
     optional = [key for key, may_miss in operands.items() if may_miss]
     segments = [AttrSizedOperandSegments(as_property=True)] if len(optional) > 1 else []
     body: dict[str, object] = {
-        "__doc__": documentation or f"{short}: see its decomposition.",
+        "__doc__": documentation or f"`{name}`, as its function says.",
         "__module__": decompose.__module__,
         "__init__": init,
         "name": name,

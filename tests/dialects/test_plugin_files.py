@@ -259,3 +259,19 @@ def test_a_mistake_in_its_rules_is_said_with_its_line(
     assert "mine_v.py:11:27: there is no op top.Nek" in said
     assert "where: pass drop-mine_v" in said
     assert "did you mean top.Neg?" in said
+
+
+def test_ops_of_a_file_are_documented(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an example, and without what is said of every composite op."""
+    write("mine_w", OPS.replace("    return dsl", '    """`2 x w^T`."""\n    return dsl'))
+    assert run(["ops", "mine_w.Twice", "--load", "mine_w.py"]) == 0
+    assert capsys.readouterr().out.split("\n")[:4] == [
+        "### `mine_w.Twice`",
+        "",
+        "`2 x w^T`.",
+        "",
+    ]
+    assert run(["ops", "mine_w.Thrice"]) == 0
+    said = capsys.readouterr().out
+    assert "```" not in said
+    assert "decompose" not in said
