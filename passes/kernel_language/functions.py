@@ -180,8 +180,11 @@ def _product_cols(a: Tile, b: Tile, transpose_right: bool) -> int:
     depth, cols = (b.cols, b.rows) if transpose_right else (b.rows, b.cols)
     product = f"dot of {a.describe()} and {b.describe()}{', transposed' * transpose_right}"
     if a.dtype != b.dtype or not a.dtype.is_float:
+        codes = "i8" in (a.dtype.name, b.dtype.name)
         raise kernel_error(
-            product, why="both are of one floating-point type", hint="tk.cast one of them"
+            product,
+            why="both are of one floating-point type",
+            hint="tk.dequant(codes, scale, dtype) first" if codes else "tk.cast one of them",
         )
     if a.replicated or b.replicated:
         raise kernel_error(product, why="a replicated row does not enter the matrix unit")

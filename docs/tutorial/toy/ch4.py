@@ -13,6 +13,7 @@ import ch3
 import numpy as np
 import toy
 
+from tilewright.backends.chip import load_chip
 from tilewright.backends.encoding.assembler import bdc_text
 from tilewright.backends.simulator.order import find_races
 from tilewright.backends.simulator.timing import time_kernel
@@ -55,13 +56,20 @@ def stages() -> Iterator[tuple[str, list[str]]]:
             yield name, short(path.read_text())
 
 
+def banks(line: str) -> str:
+    """The banks in which the offsets of a line lie, as a comment."""
+    offsets = re.findall(r"\d+", line.partition("offsets = ")[2])
+    numbers = [int(offset) // load_chip("bm1684x").bank_bytes for offset in offsets]
+    return f"  // bank {', '.join(map(str, numbers))}"
+
+
 def show_passes() -> None:
     """The kernel as traced and pipelined; then what two passes add to the lines of its loop."""
     for name, lines in stages():
         toy.section(name)
         inside = [line for line in lines if line.startswith("  ")]
         if name == "allocate-local-memory":
-            print("\n".join(line for line in inside if "offsets" in line))
+            print("\n".join(line + banks(line) for line in inside if "offsets" in line))
         elif name == "insert-waits":
             waiting = [re.sub(r"offsets = [\d, ]+, ", "", line) for line in inside]
             print("\n".join(line for line in waiting if re.search(r"waits.*[1-9]", line)))

@@ -133,6 +133,9 @@ def beside_the_compiler() -> None:
             share = theirs.cycles / mine.cycles
             bias = "yes" if len(operands) > 3 else "no"
             print(f"{m:10d}  {bias:4s}  {mine.cycles:9,d}  {theirs.cycles:11,d}  {share:12.1%}")
+    deep = toy.codes(512, toy.N, toy.K)
+    mine, theirs = tk.build(finished, *deep).cycles, tk.build(tpu.W8A16MatMulOp, *deep).cycles
+    print(f"512 rows of {toy.N} to {toy.K}: this one {mine:,d}, the compiler's {theirs:,d}")
     problem = Problem(512, toy.N, toy.K, tk.f16, tk.f16, 2 * toy.K, scale=tk.f16)
     tiling = choose_tiling(problem, load_chip("bm1684x"))
     print(f"the compiler's tiles for 512 rows: {tiling.tn} channels, {tiling.tk} deep")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.passes.kernel_language.ops import copy_op, linear_op, row_sum_op, traced
+from tests.passes.kernel_language.ops import copy_op, linear_op, quantized_op, row_sum_op, traced
 from xdsl.dialects import arith, func
 from xdsl.dialects.builtin import FileLineColLoc, NameLoc
 
@@ -173,6 +173,16 @@ def test_errors_say_line_and_remedy(body: Callable[..., None], what: str, hint: 
     place = error.where.partition("test_errors.py:")[2]
     numbers = [int(place.split(":")[0].split(" ")[0])]
     assert numbers == wrong or body is not_carried, error
+
+
+def test_codes_do_not_enter_the_matrix_unit() -> None:
+    @tk.kernel(quantized_op)
+    def kernel(op: Any, x: Any, codes: Any, scale: Any, bias: Any, y: Any, chip: Any) -> None:
+        tk.dot(x.load(), codes.load(), transpose_right=True)
+
+    with pytest.raises(IRError, match=r"dot of f16\[4, 64\] and i8\[8, 64\]") as caught:
+        tk.trace(kernel, ((4, 64), tk.f16), ((8, 64), tk.i8), ((8, 1), tk.f16))
+    assert "tk.dequant" in str(caught.value.hint)
 
 
 def test_the_parameters_are_those_of_the_op() -> None:
