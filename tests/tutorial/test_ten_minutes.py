@@ -89,6 +89,15 @@ def test_it_takes_fewer_than_forty_lines() -> None:
     assert f"{len(lines)} lines in all" in PAGE.read_text()
 
 
+def test_it_saves_a_third() -> None:
+    """What the page and README.md say, of the cycles that `tw run` prints on the page."""
+    plain, fused = (
+        int(cycles.replace(",", ""))
+        for cycles in re.findall(r"^main: ([\d,]+) cycles", PAGE.read_text(), re.MULTILINE)
+    )
+    assert 1 - fused / plain > 1 / 3
+
+
 def test_every_command_prints_what_the_page_says(tmp_path: Path, bless: bool) -> None:
     for path in FILES.glob("*.py"):
         shutil.copy(path, tmp_path)
