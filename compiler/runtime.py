@@ -24,7 +24,8 @@ Array = npt.NDArray[Any]
 
 
 class Session:
-    """A program on a machine of its own. States (the KV cache) live as long as the session.
+    """A program on a machine of its own, or on `machine`, which has no global memory mapped yet.
+    States (the KV cache) live as long as the session.
 
     `weight` gives a weight buffer by name: an array that is mapped, not copied or written to.
     """
@@ -36,12 +37,13 @@ class Session:
         weight: Callable[[str], Array],
         *,
         schedule: Schedule = "early",
+        machine: Machine | None = None,
     ) -> None:
         self.program = program
         self.chip = chip
         self.weight = weight
         self._schedule: Schedule = schedule
-        self._machine = Machine(chip)
+        self._machine = Machine(chip) if machine is None else machine
         self._memory: dict[int, npt.NDArray[np.uint8]] = {}
         for buffer in program.buffers:
             if buffer.kind == "weight":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,13 @@ class Machine:
         self._builder = TaskBuilder(chip, self._local.ctypes.data, lane_pitch)
         self._decoded: dict[int, _Decoded] = {}
         self._threads = HostThreads(min(2, os.cpu_count() or 1) if threads is None else threads)
+
+    def beside(self) -> Machine:
+        """A machine with global memory of its own, none yet, on the same local memory: kernels that
+        one has checked and decoded the other knows."""
+        other = copy(self)
+        other._memory = GlobalMemory(self.chip)
+        return other
 
     @property
     def local(self) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 from xdsl.dialects.builtin import ModuleOp
@@ -11,6 +11,8 @@ from xdsl.ir import Operation
 
 from tilewright.backends.chip import Chip
 from tilewright.backends.program import Kernel
+from tilewright.backends.reference.kernels.running import Kernel as CompiledKernel
+from tilewright.compiler.workbench.blas_threads import threads_for
 from tilewright.compiler.workbench.evaluation import (
     Launched,
     Outcome,
@@ -21,7 +23,7 @@ from tilewright.compiler.workbench.evaluation import (
     first_difference,
     single_calls,
 )
-from tilewright.compiler.workbench.fingerprints import fingerprint, symbol_of
+from tilewright.compiler.workbench.fingerprints import fingerprint, split_fingerprint, symbol_of
 from tilewright.compiler.workbench.inputs import GeneratedInputs, public_functions
 from tilewright.compiler.workbench.kernel_checks import (
     check_commands,
@@ -61,14 +63,13 @@ class Baseline:
         self._launches: dict[str, Launched] = {}
         self._bits: Bits | None = None
         self._encoded: dict[str, Kernel] = {}
-        self._timed: dict[str, FuncOp] = {}
-        self._numbers: dict[str, int] = {}
+        self._compiled: dict[str, CompiledKernel] = {}
         self._graph, self._kernels = _prints(module)
         self._chains = chains_of(module)
         for op in module.ops:
-            if _is_kernel(op):
-                self._note(op)
-        with nullcontext() if whole else single_calls(module):
+            if isinstance(op, FuncOp) and _is_kernel(op) and has_waits(op):
+                self._compiled[symbol_of(op)] = CompiledKernel(op)
+        with threads_for(module), nullcontext() if whole else single_calls(module):
             self._outcomes: dict[tuple[str, str], Outcome] = {
                 (name, each.case): evaluate(
                     module,
@@ -81,14 +82,6 @@ class Baseline:
                 for name in public_functions(module)
             }
 
-    def _note(self, op: Operation) -> None:
-        """Remember of a kernel what its next form is checked against."""
-        name = symbol_of(op)
-        self._numbers[name] = fingerprint(op, _TIMING)
-        if isinstance(op, FuncOp) and has_waits(op):
-            # Emission replaces it: it is needed once more then.
-            self._timed[name] = op.clone()
-
     def expect_bits(self, module: ModuleOp | None) -> None:
         """The next pass promises the same bits; `module` is still that of this baseline. None: it
         promises nothing."""
@@ -100,6 +93,10 @@ class Baseline:
         `again` makes the module of this one anew. Raises `MiscompileError` where the new module
         computes something else, races, or cannot be executed.
         """
+        with threads_for(module):
+            return self._checked(module, pass_name, again)
+
+    def _checked(self, module: ModuleOp, pass_name: str, again: Callable[[], ModuleOp]) -> Baseline:
         graph, kernels = _prints(module)
         if graph == self._graph and kernels.keys() == self._kernels.keys():
             changed = [
@@ -107,9 +104,9 @@ class Baseline:
                 for op in module.ops
                 if _is_kernel(op) and kernels[symbol_of(op)] != self._kernels[symbol_of(op)]
             ]
+            before, self._kernels = self._kernels, kernels
             if changed:
-                self._check_kernels(module, changed, pass_name)
-            self._kernels = kernels
+                self._check_kernels(module, changed, before, pass_name)
             return self
         before = self
         if not self._whole and chains_of(module) != self._chains:
@@ -122,28 +119,35 @@ class Baseline:
         return after
 
     def _check_kernels(
-        self, module: ModuleOp, changed: Sequence[Operation], pass_name: str
+        self,
+        module: ModuleOp,
+        changed: Sequence[Operation],
+        before: Mapping[str, tuple[int, int]],
+        pass_name: str,
     ) -> None:
         for op in changed:
             with _executing(pass_name, kernel_text(op)):
-                self._check_kernel(op, pass_name)
-            self._note(op)
+                self._check_kernel(op, before, pass_name)
         if all(isinstance(op, ProgramOp) for op in module.ops if _is_kernel(op)):
             with _executing(pass_name, "the linked program"):
                 for each in self._inputs:
                     check_linked(module, each, self._simulation, self._chip, pass_name)
 
-    def _check_kernel(self, op: Operation, pass_name: str) -> None:
+    def _check_kernel(
+        self, op: Operation, before: Mapping[str, tuple[int, int]], pass_name: str
+    ) -> None:
         name = symbol_of(op)
         launched = self._launches.get(name)
         if isinstance(op, ProgramOp):
-            if launched is not None and name in self._timed:
-                kernel, planned = self._timed[name], self._encoded.get(name)
+            if launched is not None and name in self._compiled:
+                kernel, planned = self._compiled[name], self._encoded.get(name)
                 check_commands(op, kernel, planned, launched, self._simulation, pass_name)
             return
         assert isinstance(op, FuncOp)
-        if launched is not None and fingerprint(op, _TIMING) != self._numbers[name]:
-            check_numbers(op, launched, pass_name)
+        if name not in self._compiled or self._kernels[name][0] != before[name][0]:
+            self._compiled[name] = CompiledKernel(op)
+            if launched is not None:
+                check_numbers(op, self._compiled[name], launched, pass_name)
         if has_waits(op):
             self._encoded[name] = check_waits(op, launched, self._chip, pass_name)
 
@@ -167,12 +171,15 @@ class Baseline:
         return after
 
 
-def _prints(module: ModuleOp) -> tuple[dict[str, int], dict[str, int]]:
-    """The fingerprints of what launches kernels, and of the kernels."""
+def _prints(module: ModuleOp) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
+    """The fingerprints of what launches kernels, and of the kernels: what happens, and when."""
     graph: dict[str, int] = {}
-    kernels: dict[str, int] = {}
+    kernels: dict[str, tuple[int, int]] = {}
     for op in module.ops:
-        (kernels if _is_kernel(op) else graph)[symbol_of(op)] = fingerprint(op)
+        if _is_kernel(op):
+            kernels[symbol_of(op)] = split_fingerprint(op, _TIMING)
+        else:
+            graph[symbol_of(op)] = fingerprint(op)
     return graph, kernels
 
 

@@ -20,28 +20,32 @@ def symbol_of(op: Operation) -> str:
     return name.data if isinstance(name, StringAttr) else op.name
 
 
-def fingerprint(op: Operation, without: frozenset[str] = frozenset()) -> int:
-    """A hash of an op and all inside it: names, attributes, types, which value is used where.
+def fingerprint(op: Operation) -> int:
+    """A hash of an op and all inside it: names, attributes, types, which value is used where."""
+    return hash(tuple(_Parts().of_op(op)))
 
-    Attributes named in `without` are left out.
-    """
-    return hash(tuple(_Parts(without).of_op(op)))
+
+def split_fingerprint(op: Operation, apart: frozenset[str]) -> tuple[int, int]:
+    """A hash of all but the attributes named in `apart`, and one of those."""
+    parts = _Parts(apart)
+    return hash(tuple(parts.of_op(op))), hash(tuple(parts.apart))
 
 
 class _Parts:
     """What two ops that are the same have in common."""
 
-    def __init__(self, without: frozenset[str]) -> None:
-        self._without = without
+    def __init__(self, apart: frozenset[str] = frozenset()) -> None:
+        self.apart: list[object] = []
+        self._names_apart = apart
         self._numbers: dict[SSAValue, int] = {}
 
     def of_op(self, op: Operation) -> list[object]:
         numbers = self._numbers
         parts: list[object] = [op.name, *(numbers.get(operand, -1) for operand in op.operands)]
         for attributes in (op.properties, op.attributes):
-            parts += [
-                (name, attributes[name]) for name in sorted(attributes) if name not in self._without
-            ]
+            for name in sorted(attributes):
+                group = self.apart if name in self._names_apart else parts
+                group += (name, attributes[name])
         for result in op.results:
             numbers[result] = len(numbers)
             parts.append(result.type)

@@ -19,7 +19,7 @@ from tilewright.backends.chip import Chip
 from tilewright.backends.encoding.records import Records
 from tilewright.backends.program import Kernel
 from tilewright.backends.reference.balls import FLOAT64, MACHINE, Ball
-from tilewright.backends.reference.kernels import run_kernel
+from tilewright.backends.reference.kernels.running import Kernel as CompiledKernel
 from tilewright.backends.reference.numerics import ulp
 from tilewright.backends.simulator.machine import Schedule
 from tilewright.backends.simulator.order import find_races
@@ -36,7 +36,9 @@ Array = npt.NDArray[Any]
 _SCHEDULES: tuple[Schedule, ...] = ("early", "late")
 
 
-def check_numbers(kernel: FuncOp, launched: Launched, pass_name: str) -> None:
+def check_numbers(
+    kernel: FuncOp, compiled: CompiledKernel, launched: Launched, pass_name: str
+) -> None:
     """The kernel makes of the arguments of a launch what it made of them before the pass."""
     views = [global_type(argument) for argument in kernel.body.block.args]
     if len(views) != len(launched.before):
@@ -46,7 +48,7 @@ def check_numbers(kernel: FuncOp, launched: Launched, pass_name: str) -> None:
         seen(ball, view.rows, view.cols, view.pitch_bytes, view.element)
         for ball, view in zip(launched.before, views, strict=True)
     ]
-    after = run_kernel(kernel, given, arithmetic=FLOAT64)
+    after = compiled.run(given, FLOAT64)
     for index, (was, is_) in enumerate(zip(launched.after, after, strict=True)):
         if is_ is given[index]:
             continue
@@ -74,7 +76,7 @@ def check_waits(kernel: FuncOp, launched: Launched | None, chip: Chip, pass_name
 
 def check_commands(
     program: ProgramOp,
-    kernel: FuncOp,
+    kernel: CompiledKernel,
     planned: Kernel | None,
     launched: Launched,
     simulation: Simulation,
@@ -91,20 +93,29 @@ def check_commands(
         if races:
             raise _error(program, launched, pass_name, "leaves a race in {}", str(races[0]))
     arrays = stored(encoded, launched.before)
-    limits = run_kernel(kernel, [Ball.exact(array) for array in arrays], arithmetic=MACHINE)
+    limits = kernel.run([Ball.exact(array) for array in arrays], MACHINE)
+    written = [
+        (index, limits[index], _radius(limits[index], argument.element))
+        for index, argument in enumerate(encoded.arguments)
+        if argument.access != "read"
+    ]
+    judged: list[Array] = []
     for schedule in _SCHEDULES:
         values = simulation.run(encoded, arrays, schedule)
-        for index, argument in enumerate(encoded.arguments):
-            if argument.access == "read":
-                continue
-            limit = limits[index]
-            radius = _radius(limit, argument.element)
+        if judged and all(map(_same_bits, judged, values)):
+            continue
+        judged = values
+        for index, limit, radius in written:
             value = Ball(values[index].reshape(radius.shape), radius)
             found = difference(f"argument {index}", limit, value)
             if found is not None:
                 timing = f" (the GDMA as {schedule} as it may be)"
                 what = "changes what the commands of {} compute"
                 raise _error(program, launched, pass_name, what, f"{found}{timing}")
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    return np.array_equal(one.view(np.uint8), other.view(np.uint8))
 
 
 def _same_commands(one: Kernel, other: Kernel) -> bool:

@@ -35,7 +35,7 @@ def check_linked(
             plan = plan_memory(module, chip, check_fit=False)
         except (IRError, UnsupportedError):
             return
-        session = _session(module, plan, inputs, chip)
+        session = _session(module, plan, inputs, simulation)
         for name, function in functions_of(module).items():
             if name not in plan.inputs:
                 continue
@@ -53,9 +53,13 @@ def check_linked(
                     )
 
 
-def _session(module: ModuleOp, plan: MemoryPlan, inputs: GeneratedInputs, chip: Chip) -> Session:
+def _session(
+    module: ModuleOp, plan: MemoryPlan, inputs: GeneratedInputs, simulation: Simulation
+) -> Session:
     def weight(name: str) -> npt.NDArray[np.generic]:
         slot = plan.weights[name]
         return inputs.stored(slot.key, slot.form, slot.shape, slot.element, slot.transposed)
 
-    return Session(link(module, plan, chip), chip, weight)
+    chip = simulation.chip
+    program = simulation.known(link(module, plan, chip))
+    return Session(program, chip, weight, machine=simulation.machine())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewright.backends.chip import Chip
-from tilewright.backends.program import Kernel, KernelArgument
+from tilewright.backends.program import Kernel, KernelArgument, Program
 from tilewright.backends.reference.balls import Ball
 from tilewright.backends.simulator.machine import Machine, Schedule
 from tilewright.dialects.bdc.program import ProgramOp
@@ -28,7 +29,7 @@ class Simulation:
 
     def __init__(self, chip: Chip) -> None:
         self.chip = chip
-        self._machine: Machine | None = None
+        self._machine = Machine(chip)
         self._arena = np.empty(0, np.uint8)
         self._kernels: dict[ProgramOp, Kernel] = {}
 
@@ -46,13 +47,13 @@ class Simulation:
         for argument in kernel.arguments:
             offsets.append(end)
             end = align_up(end + argument.span_bytes, alignment)
-        machine = self._machine_for(end)
+        self._map(end)
         self._arena[:end] = _POISON
         for argument, array, offset in zip(kernel.arguments, arrays, offsets, strict=True):
             if argument.access != "write":
                 self._rows(argument, offset)[...] = _bytes_of(array, argument)
         base = self.chip.global_base
-        machine.run(kernel, [base + offset for offset in offsets], schedule=schedule)
+        self._machine.run(kernel, [base + offset for offset in offsets], schedule=schedule)
         return [
             np.array(self._rows(argument, offset)).view(argument.element.dtype)
             for argument, offset in zip(kernel.arguments, offsets, strict=True)
@@ -73,13 +74,28 @@ class Simulation:
             self._kernels[program] = kernel_of(program)
         return self._kernels[program]
 
-    def _machine_for(self, size_bytes: int) -> Machine:
-        """A machine that has so much global memory mapped."""
-        if self._machine is None or len(self._arena) < size_bytes:
+    def known(self, program: Program) -> Program:
+        """`program` with kernels that have been run here in the place of equal ones."""
+        run = {kernel.name: kernel for kernel in self._kernels.values()}
+        kernels = [run.get(kernel.name, kernel) for kernel in program.kernels]
+        return replace(
+            program,
+            kernels=tuple(
+                one if _are_equal(one, other) else other
+                for one, other in zip(kernels, program.kernels, strict=True)
+            ),
+        )
+
+    def machine(self) -> Machine:
+        """A machine with no global memory mapped, which knows the kernels that have been run."""
+        return self._machine.beside()
+
+    def _map(self, size_bytes: int) -> None:
+        """Have so much global memory mapped."""
+        if len(self._arena) < size_bytes:
             self._arena = np.empty(max(2 * size_bytes, _LEAST_ARENA), np.uint8)
-            self._machine = Machine(self.chip)
+            self._machine = self._machine.beside()
             self._machine.map(self.chip.global_base, self._arena, writable=True, name="arguments")
-        return self._machine
 
     def _rows(self, argument: KernelArgument, offset: int) -> npt.NDArray[np.uint8]:
         """The bytes of an argument's elements in the arena, a row each."""
@@ -112,6 +128,14 @@ def seen(ball: Ball, rows: int, cols: int, pitch_bytes: int, element: ElementTyp
         return np.lib.stride_tricks.as_strided(array, (rows, cols), steps, writeable=False)
 
     return Ball(through(ball.value), ball.radius if ball.is_exact else through(ball.radius))
+
+
+def _are_equal(one: Kernel, other: Kernel) -> bool:
+    return (
+        (one.arguments, one.local_bytes) == (other.arguments, other.local_bytes)
+        and np.array_equal(one.gdma, other.gdma)
+        and np.array_equal(one.bdc, other.bdc)
+    )
 
 
 def _bytes_of(array: Array, argument: KernelArgument) -> npt.NDArray[np.uint8]:
