@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from xdsl.context import Context
@@ -15,19 +14,14 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from tilewright.backends.chip import Chip, load_chip
+from tilewright.backends.cost import bdc_cycles_without_conflicts
 from tilewright.dialects.errors import FitError
 from tilewright.dialects.scopes import where_of
 from tilewright.passes import actions
-from tilewright.passes.kernels.commands import GDMA_OPS, kernels_of, tile_operands
+from tilewright.passes.kernels.commands import GDMA_OPS, STORES, kernels_of, tile_operands
 from tilewright.passes.kernels.expansion import Expansion, ring_depths
-from tilewright.passes.kernels.placement import (
-    Conflicts,
-    Memory,
-    Places,
-    Request,
-    pack,
-    place_in_banks,
-)
+from tilewright.passes.kernels.packing import Memory, Places, Request, pack
+from tilewright.passes.kernels.placement import Operands, place
 from tilewright.passes.kernels.rings import Ring, find_rings
 
 _LISTED_TILES = 5
@@ -107,8 +101,7 @@ def _allocate(kernel: func.FuncOp, chip: Chip) -> None:
     rings, ring_of = find_rings(kernel)
     takers = {op: number for number, ring in enumerate(rings) for op in ring.tiles}
     depths, expansion = ring_depths(kernel, takers, len(rings))
-    conflicts = _conflicts(expansion, rings, ring_of, chip)
-    places = _place(kernel, rings, depths, conflicts, chip)
+    places = _place(kernel, rings, ring_of, depths, expansion, chip)
     for ring, offsets in zip(rings, places, strict=True):
         attribute = DenseArrayBase.from_list(i32, offsets)
         for op in ring.tiles:
@@ -119,12 +112,14 @@ def _allocate(kernel: func.FuncOp, chip: Chip) -> None:
 def _place(
     kernel: func.FuncOp,
     rings: Sequence[Ring],
+    ring_of: dict[SSAValue, int],
     depths: Sequence[int],
-    conflicts: Conflicts,
+    expansion: Expansion,
     chip: Chip,
 ) -> Places:
     """The first of several ways that fits: from the fastest program to the smallest."""
     memory = Memory(chip.lane_bytes, chip.bank_bytes)
+    commands, moved = _commands(expansion, ring_of, chip), _moved(expansion, ring_of)
     fast = [
         max(depth, 2) if ring.stored_in_loop else depth
         for ring, depth in zip(rings, depths, strict=True)
@@ -134,30 +129,26 @@ def _place(
         return [
             Request(
                 ring.lane_bytes(chip.lanes),
-                depth,
+                depths[number],
                 ring.busy_first if busy else ring.first,
                 ring.busy_last if busy else ring.last,
+                number in moved,
             )
-            for ring, depth in zip(rings, depths, strict=True)
+            for number, ring in enumerate(rings)
         ]
 
-    for busy in (True, False):
-        for whole_banks in (True, False):
-            wanted = requests(fast, busy=busy)
-            places = place_in_banks(wanted, conflicts, memory, whole_banks=whole_banks)
-            if places is not None:
-                return places
-    needed = 0
-    for least in (fast, depths):
-        places, needed = pack(requests(least, busy=False))
-        if needed <= chip.lane_bytes:
+    for least, busy in ((fast, True), (fast, False), (depths, False)):
+        places = place(requests(least, busy=busy), commands, memory)
+        if places is not None:
             return places
+    smallest = requests(depths, busy=False)
+    _, needed = pack(smallest)
     raise FitError(
         f"the tiles of kernel @{kernel.sym_name.data} exceed local memory by "
         f"{needed - chip.lane_bytes} bytes a lane",
         where=where_of(kernel),
         why=f"they need {needed} of {chip.lane_bytes} bytes; the largest are "
-        + ", ".join(_largest(requests(depths, busy=False), rings)),
+        + ", ".join(_largest(smallest, rings)),
         hint="smaller tiles, or a chip with more local memory",
     )
 
@@ -173,19 +164,29 @@ def _largest(requests: Sequence[Request], rings: Sequence[Ring]) -> list[str]:
     ]
 
 
-def _conflicts(
-    expansion: Expansion, rings: Sequence[Ring], ring_of: dict[SSAValue, int], chip: Chip
-) -> Conflicts:
-    """What a common bank costs two tiles: the vectors of the larger, for each command with both."""
-    executions = np.bincount(expansion.order, minlength=len(expansion.ops)).tolist()
-    lost: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
-    for op, times in zip(expansion.ops, executions, strict=True):
+def _moved(expansion: Expansion, ring_of: dict[SSAValue, int]) -> set[int]:
+    """The rings that the GDMA works on."""
+    return {
+        ring_of[op.tile if isinstance(op, STORES) else op.result]
+        for op in expansion.ops
+        if isinstance(op, GDMA_OPS)
+    }
+
+
+def _commands(expansion: Expansion, ring_of: dict[SSAValue, int], chip: Chip) -> list[Operands]:
+    """What a common bank costs the operands of each command op, in all its executions.
+
+    Left out are commands that use one tile twice: it meets itself wherever it lies.
+    """
+    cycles = bdc_cycles_without_conflicts(expansion.bdc, chip) - chip.bdc_command_cycles
+    lost = np.bincount(expansion.bdc_ops, cycles, len(expansion.ops)) * (
+        chip.bank_conflict_factor - 1
+    )
+    commands: dict[tuple[int, ...], float] = defaultdict(float)
+    for op, lost_cycles in zip(expansion.ops, lost.tolist(), strict=True):
         if isinstance(op, GDMA_OPS):
             continue
-        tiles = dict.fromkeys(tile for tile in tile_operands(op) if tile is not None)
-        used = [ring_of[tile] for tile in tiles]
-        vectors = max(rings[ring].lane_bytes(chip.lanes) for ring in used) / chip.vector_bytes
-        for one, other in combinations(used, 2):
-            lost[one][other] += times * vectors
-            lost[other][one] += times * vectors
-    return lost
+        tiles = [tile for tile in tile_operands(op) if tile is not None]
+        if len(set(tiles)) == len(tiles) > 1:
+            commands[tuple(sorted(ring_of[tile] for tile in tiles))] += lost_cycles
+    return [Operands(rings, lost_cycles) for rings, lost_cycles in commands.items()]
