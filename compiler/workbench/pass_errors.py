@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from xdsl.ir import Operation
 from xdsl.utils.exceptions import DiagnosticException, PassFailedException, VerifyException
@@ -28,8 +30,9 @@ class FailedRun(Instrument):
 
 
 def pass_error(run: PassRun, error: Exception, kept: Iterable[str] = ()) -> TilewrightError:
-    """The error to raise where `error` came out of a pass: it names the pass, and the op if one is
-    known; its hint ends in what was `kept`. What no pass may raise is a bug: `InternalError`."""
+    """The error to raise where `error` came out of a pass: it names the pass, the line of Python
+    that raised, and the op if one is known; its hint ends in what was `kept`. What no pass may
+    raise is a bug: `InternalError`."""
     kept = list(kept)
     if isinstance(error, TilewrightError):
         where = error.where or ""
@@ -41,9 +44,20 @@ def pass_error(run: PassRun, error: Exception, kept: Iterable[str] = ()) -> Tile
     return (IRError if legal else InternalError)(
         f"pass {run.name} failed",
         where=op_of(error),
-        why=f"{type(error).__name__}: {error}",
+        why=f"{type(error).__name__}: {error}{_raised_at(run, error)}",
         hint="; ".join(kept) or KEEP_HINT,
     )
+
+
+def _raised_at(run: PassRun, error: Exception) -> str:
+    """The innermost line in the pass's own file, or else that below the runner's: ` (mine.py:12)`.
+
+    A pass often dies in a library that it calls, and its writer looks for the call."""
+    frames = traceback.extract_tb(error.__traceback__)
+    module = sys.modules.get(type(run.pass_).__module__)
+    file = getattr(module, "__file__", None)
+    own = [frame for frame in frames if frame.filename == file] or frames
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
 
 
 def op_of(error: BaseException) -> str | None:

@@ -405,6 +405,18 @@ def test_a_pass_that_fails(
     assert_refused(without, code, "pass double-buffer failed", "--print-ir-tree-dir=DIR keeps")
 
 
+def test_the_line_of_a_loaded_pass_that_fails(tw: Tw, source: Path, tmp_path: Path) -> None:
+    """The line is the writer's own, also where a library that it calls raises."""
+    path = tmp_path / "fails_in_a_library.py"
+    path.write_text(
+        "import json\nfrom xdsl.passes import ModulePass\n"
+        'class FailsPass(ModulePass):\n    name = "fails"\n'
+        '    def apply(self, ctx, op):\n        json.loads("{")\n'
+    )
+    result = tw("opt", "--load", path, source, "-p", "fails")
+    assert_refused(result, 70, "pass fails failed", "(fails_in_a_library.py:6)")
+
+
 def test_a_pass_that_leaves_illegal_ir(
     tw: Tw, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
