@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 from tilewright.passes.rules import syntax
 from tilewright.passes.rules.check_expressions import check_expression
@@ -106,7 +107,7 @@ def _functions(
     found: dict[str, Callable[..., object]] = {}
     for use in file.uses:
         try:
-            module = import_module(use.module.text)
+            module = _imported(use.module.text, source)
         except Exception as error:
             # Whatever a module of the user's raises while it is imported is theirs to see.
             why = f"{type(error).__name__}: {error}"
@@ -133,6 +134,18 @@ def _functions(
                 )
                 found[name.text] = _missing
     return found
+
+
+def _imported(name: str, source: Source) -> ModuleType:
+    """The module of that name: one that Python finds anyway, or else one beside the rules' file."""
+    folder = source.folder
+    if folder is None or folder in sys.path:
+        return import_module(name)
+    sys.path.append(folder)
+    try:
+        return import_module(name)
+    finally:
+        sys.path.remove(folder)
 
 
 def _missing(*arguments: object) -> object:

@@ -63,6 +63,8 @@ class Source:
     text: str
     locate: Callable[[], int] = field(default=lambda: 1)
     """Finds the number of the first line; asked only when there is something to say."""
+    folder: str | None = None
+    """Where modules are looked for, too, whose functions it uses: that of a file of rules."""
 
     @cached_property
     def first_line(self) -> int:
@@ -91,7 +93,8 @@ _BLOCK = re.compile(r"^[ \t]*```rules[ \t]*\n(.*?)^[ \t]*```", re.DOTALL | re.MU
 def file_source(path: Path) -> Source:
     """The rules in a file. Raises `OptionError` where it cannot be read."""
     try:
-        return Source(str(path), path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return Source(str(path), text, folder=str(path.resolve().parent))
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"cannot read the rules of {path}", why=str(error)) from error
 

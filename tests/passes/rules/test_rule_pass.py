@@ -126,6 +126,20 @@ def test_a_pass_without_any_python(tmp_path: Path):
         other().apply(make_context(), target)
 
 
+def test_functions_of_a_module_beside_the_rules(tmp_path: Path):
+    (tmp_path / "helpers_beside.py").write_text("def is_four(n):\n    return n == 4\n")
+    path = tmp_path / "some.rules"
+    path.write_text(
+        "use helpers_beside: is_four\n"
+        "rule Four { match { y = top.Neg(top.Neg(x)) } where is_four(dim(x, 0)) replace y with x }"
+    )
+    before = list(sys.path)
+    target = function(neg_neg_abs())
+    rule_pass("four", path)().apply(make_context(), target)
+    assert names(target) == ["Abs"]
+    assert sys.path == before
+
+
 def test_a_mistake_in_a_docstring_is_shown_in_its_line(module: ModuleType, tmp_path: Path):
     with pytest.raises(RuleError) as caught:
         module.WrongPass.rules()
