@@ -45,7 +45,7 @@ def run_rules(words: Sequence[str], rule: str, *, examples: int, seed: int, json
             "tw rules check takes a *.rules file, a .py file with passes, or a pass",
             hint="tw rules list says which there are",
         )
-    _check(groups, rule, examples=examples, seed=seed, json=json)
+    _check(groups, about, rule, examples=examples, seed=seed, json=json)
 
 
 def _groups(about: Sequence[str]) -> list[RuleGroup]:
@@ -106,7 +106,15 @@ def _show(name: str, *, json: bool) -> None:
             print(f"\n{rule_text(rule)}")
 
 
-def _check(groups: Sequence[RuleGroup], rule: str, *, examples: int, seed: int, json: bool) -> None:
+def _check(
+    groups: Sequence[RuleGroup],
+    about: Sequence[str],
+    rule: str,
+    *,
+    examples: int,
+    seed: int,
+    json: bool,
+) -> None:
     start = perf_counter()
     wanted = [(group, each) for group in groups for each in group.rules if rule in ("", each.name)]
     if not wanted:
@@ -122,7 +130,8 @@ def _check(groups: Sequence[RuleGroup], rule: str, *, examples: int, seed: int, 
     if json:
         print_json([to_json(report) for report in reports])
     else:
-        _print_reports(reports, perf_counter() - start)
+        again = f"tw rules check {' '.join(about)} --examples {examples} --seed {seed}"
+        _print_reports(reports, again, perf_counter() - start)
     wrong = [report for report in reports if not report.is_right]
     if wrong:
         names = dict.fromkeys(f"{report.rule.name} ({report.verdict})" for report in wrong)
@@ -134,7 +143,7 @@ def _check(groups: Sequence[RuleGroup], rule: str, *, examples: int, seed: int, 
         )
 
 
-def _print_reports(reports: Sequence[RuleReport], seconds: float) -> None:
+def _print_reports(reports: Sequence[RuleReport], again: str, seconds: float) -> None:
     print_table(
         ("rule", "at", "verdict", "instances", "applied", "not covered"),
         [
@@ -154,6 +163,7 @@ def _print_reports(reports: Sequence[RuleReport], seconds: float) -> None:
         if lines:
             print(f"\n{report.rule.place}: {report.rule.name} is {report.verdict}")
             print("\n".join(f"  {line}" for line in lines))
+            print(f"  again: {again} --rule {report.rule.name}")
     instances = sum(report.instances for report in reports)
     right = sum(report.is_right for report in reports)
     print(

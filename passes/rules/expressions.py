@@ -9,6 +9,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from tilewright.dialects.errors import TilewrightError
 from tilewright.passes.rules import syntax
+from tilewright.passes.rules.comparisons import COMPARISONS
 from tilewright.passes.rules.source import Source
 from tilewright.passes.rules.syntax import Expression, Span
 from tilewright.passes.rules.values import ELEMENTS, FUNCTIONS, NoValueError
@@ -20,23 +21,13 @@ _UNDEFINED = (VerifyException, IndexError, ZeroDivisionError, OverflowError, Val
 """What builtin functions raise where they have no value."""
 
 
-def _contains(left: object, right: object) -> bool:
-    return isinstance(right, tuple) and left in right
-
-
 _OPERATORS: Mapping[str, Callable[..., object]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
+    **COMPARISONS,
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
     "/": operator.truediv,
     "%": operator.mod,
-    "in": _contains,
 }
 _COMPARE_ANYTHING = ("==", "!=", "in")
 

@@ -11,6 +11,7 @@ from xdsl.context import Context
 from xdsl.dialects.utils import EnumAttribute
 from xdsl.irdl import IRDLOperation, OpDef
 
+from tilewright.dialects import plugins
 from tilewright.dialects.context import make_context
 from tilewright.passes.rules.source import Problem, Source
 from tilewright.passes.rules.syntax import Span, Word
@@ -126,12 +127,19 @@ def resolve_op(scope: Scope, word: Word) -> tuple[type[IRDLOperation], OpDef] | 
         return found, found.get_irdl_definition()
     known = [op.name for op in op_context().loaded_ops if issubclass(op, IRDLOperation)]
     short = {name.rpartition(".")[2].lower(): name for name in known}
-    hint = did_you_mean(word.text, known)
+    hint = _missing_plugin(word.text, known) or did_you_mean(word.text, known)
     last = word.text.rpartition(".")[2].lower()
     if hint is None and last in short:
         hint = f"did you mean {short[last]}?"
     scope.problem(f"there is no op {word.text}", word.span, hint or "tw ops lists them")
     return None
+
+
+def _missing_plugin(name: str, known: Iterable[str]) -> str | None:
+    """Which plugins cannot be used, for an op of a dialect that nobody gives."""
+    dialects = {each.partition(".")[0] for each in known}
+    missing = plugins.left_out() if name.partition(".")[0] not in dialects else None
+    return missing and f"left out: {missing}"
 
 
 def enum_cases(definition: OpDef, attribute: str) -> tuple[str, ...]:

@@ -59,10 +59,15 @@ def attribute_value(attribute: Attribute | None) -> object:
 
 
 def same_constant(actual: object, wanted: object) -> bool:
-    """Whether an attribute's value is what a rule writes; floats are compared in f32."""
-    if isinstance(actual, float) and isinstance(wanted, int | float):
-        return to_f32(actual) == to_f32(wanted)
-    return actual == wanted
+    """Whether two values are the same, such as an attribute's and what a rule writes; floats are
+    compared in f32, in lists too."""
+    match actual, wanted:
+        case (float(), int() | float()) | (int(), float()):
+            return to_f32(actual) == to_f32(wanted)
+        case tuple(), tuple():
+            return len(actual) == len(wanted) and all(map(same_constant, actual, wanted))
+        case _:
+            return actual == wanted
 
 
 def to_f32(number: float) -> float:

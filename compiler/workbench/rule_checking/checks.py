@@ -169,13 +169,7 @@ class _Check:
         if instance is None:
             return
         self.report.instances += counts
-        trial = Trial(
-            instance.module,
-            lambda: build(self.rule, plan).module,
-            seed=plan.values_seed,
-            case=plan.values_case,
-            changes_level=self.pattern is None,
-        )
+        trial = self.trial(instance, plan)
         if not self.apply(instance, plan):
             return
         if counts:
@@ -212,6 +206,15 @@ class _Check:
             return None
         return instance
 
+    def trial(self, instance: Instance, plan: Plan) -> Trial:
+        return Trial(
+            instance.module,
+            lambda: build(self.rule, plan).module,
+            seed=plan.values_seed,
+            case=plan.values_case,
+            changes_level=self.pattern is None,
+        )
+
     def apply(self, instance: Instance, plan: Plan) -> bool:
         """Apply the rule, and no other of its set, to the root; whether it did."""
         if self.pattern is not None:
@@ -226,15 +229,17 @@ class _Check:
         return rewriter.has_done_action
 
     def counterexample(self, plan: Plan, finding: Finding, merged: bool) -> Counterexample:
-        """The texts before and after."""
+        """The texts before and after, and the numbers."""
         instance = build(self.rule, plan)
         before = module_text(instance.module)
+        numbers = self.trial(instance, plan).numbers(instance.module)
         if merged and self.merged is not None:
             self.rewrite(self.merged, instance)
         else:
             self.apply(instance, plan)
         root = self.rule.root_op.results[0]
-        return Counterexample(plan, finding, before, module_text(instance.module), root, merged)
+        after = module_text(instance.module)
+        return Counterexample(plan, finding, before, after, root, merged, numbers)
 
 
 def module_text(module: ModuleOp) -> str:

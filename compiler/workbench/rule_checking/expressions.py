@@ -16,8 +16,9 @@ from typing import Protocol
 from tilewright.compiler.workbench.rule_checking.choices import ConflictError
 from tilewright.compiler.workbench.rule_checking.sizes import Shape, Term, product
 from tilewright.passes.rules import syntax
+from tilewright.passes.rules.comparisons import COMPARISONS
 from tilewright.passes.rules.syntax import Expression
-from tilewright.passes.rules.values import FUNCTIONS, same_constant
+from tilewright.passes.rules.values import FUNCTIONS
 
 
 class UnknownError(Exception):
@@ -182,13 +183,7 @@ def _of_value(name: str, value: ValueName, arguments: list[object], names: Names
 
 _BINARY: Mapping[str, Callable[..., object]] = MappingProxyType(
     {
-        "==": same_constant,
-        "!=": lambda a, b: not same_constant(a, b),
-        "<": operator.lt,
-        "<=": operator.le,
-        ">": operator.gt,
-        ">=": operator.ge,
-        "in": lambda a, b: any(same_constant(a, item) for item in b),
+        **COMPARISONS,
         "+": operator.add,
         "-": operator.sub,
         "%": operator.mod,

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from tilewright.compiler.workbench.rule_checking.verdicts import Counterexample, RuleReport
 
+_SHOWN = 12
+"""Elements of an array."""
+
 
 def explain(report: RuleReport) -> Iterator[str]:
     """Why a rule is not right, line by line; nothing where it is."""
@@ -33,18 +36,14 @@ def _explain(example: Counterexample) -> Iterator[str]:
         yield "only with the other rules of the set"
     shown = [name for name in plan.sources if not name.startswith("@")]
     yield "smallest instance: " + ", ".join(f"{name} {plan.tensors[name]}" for name in shown)
-    numbers = [
-        f"{name} = {value}"
-        for attributes in plan.attributes
-        for name, value in attributes.items()
-        if value is not None
-    ]
-    if numbers:
-        yield "attributes: " + ", ".join(numbers)
     variants = plan.variants(example.root)
     if variants:
         yield "with: " + ", ".join(variants)
-    yield f"inputs: {plan.values_case}, seed {plan.values_seed}"
+    for name, array in example.numbers.items():
+        if array.size <= _SHOWN:
+            yield f"{name} = {array.tolist()}"
+        else:
+            yield f"{name} = {array.flat[:_SHOWN].tolist()} and {array.size - _SHOWN} more"
     yield "before:"
     yield from (f"  {line}" for line in body(example.before))
     yield "after:"
@@ -89,6 +88,7 @@ def _example_json(example: Counterexample) -> dict[str, object]:
         "attributes": plan.attributes,
         "variants": plan.variants(example.root),
         "inputs": {"case": plan.values_case, "seed": plan.values_seed},
+        "numbers": {name: array.tolist() for name, array in example.numbers.items()},
         "before": example.before,
         "after": example.after,
         "only_with_other_rules": example.merged,

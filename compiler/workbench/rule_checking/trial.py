@@ -65,11 +65,12 @@ class Trial:
             else InstanceInputs(module, seed=seed, case=case)
         )
         self._types = _result_types(module)
+        self._results = _result_names(module)
         self._ops = Counter(op.name for op in module.walk())
         self._values: list[Ball] | Finding
         try:
             self._values = self._run(module)
-        except TilewrightError as error:
+        except (SignatureError, TilewrightError) as error:
             self._values = _cannot_run(error)
 
     def judge(
@@ -93,6 +94,20 @@ class Trial:
             return Finding("types", f"the results are {self._types} before and {types} after")
         return self._lost_marks(after, root) or self._different(after, loose)
 
+    def numbers(self, module: ModuleOp) -> dict[str, Array]:
+        """The arrays that the arguments, weights and states of the module before the rule hold."""
+        function = functions_of(module)[FUNCTION]
+        found = {
+            argument.name_hint or f"argument {at}": array
+            for at, (argument, array) in enumerate(
+                zip(function.args, self.inputs.arguments(function), strict=True)
+            )
+        }
+        for op in module.walk():
+            if isinstance(op, graph.Weight):
+                found[op.key.data] = self.inputs.weight(op.key.data, op)
+        return found | self.inputs.states(module)
+
     def _lost_marks(self, after: ModuleOp, root: str) -> Finding | None:
         """Whether new ops have no location, or the root's successor none of its attributes."""
         ops = [op for op in after.walk() if isinstance(op.parent_op(), FuncOp)]
@@ -110,13 +125,14 @@ class Trial:
         try:
             for at, (a, b) in enumerate(zip(self._values, self._run(after), strict=True)):
                 a = _undefined_is_free(a)
-                found = difference(f"result {at}", a, b)
+                name = self._results[at] if at < len(self._results) else "a state"
+                found = difference(name, a, b)
                 if found is not None:
                     slack = self._slack(after, at, loose)
-                    found = difference(f"result {at}", a, Ball(b.value, b.radii + slack))
+                    found = difference(name, a, Ball(b.value, b.radii + slack))
                 if found is not None:
                     return Finding("different values", str(found), found)
-        except TilewrightError as error:
+        except (SignatureError, TilewrightError) as error:
             return _cannot_run(error)
         return None
 
@@ -167,7 +183,14 @@ def _result_types(module: ModuleOp) -> ArrayAttr[Attribute]:
     return functions_of(module)[FUNCTION].function_type.outputs
 
 
-def _cannot_run(error: TilewrightError) -> Finding:
+def _result_names(module: ModuleOp) -> list[str]:
+    """What the rule calls the results; `result 0` for one without a name."""
+    returned = functions_of(module)[FUNCTION].get_return_op()
+    values = () if returned is None else returned.operands
+    return [value.name_hint or f"result {at}" for at, value in enumerate(values)]
+
+
+def _cannot_run(error: SignatureError | TilewrightError) -> Finding:
     if isinstance(error, SignatureError):
         return Finding("types", str(error))
     return Finding("error", f"cannot be run: {error}")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import numpy.typing as npt
 
 from tilewright.compiler.workbench.rule_checking.plan import Plan
 from tilewright.compiler.workbench.rule_checking.trial import Finding
@@ -25,6 +28,8 @@ class Counterexample:
     """The value that the rule replaces."""
     merged: bool
     """Whether it is wrong only when it is applied together with the other rules."""
+    numbers: Mapping[str, npt.NDArray[Any]]
+    """What arguments, weights and states held."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.compiler.cli.harness import Tw
 
+PAGE = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
 RIGHT = """
 /// Twice is once.
 rule ReluOfRelu benefit 2 {
@@ -62,7 +63,19 @@ def test_a_wrong_rule_ends_with_13_and_its_counterexample(tw: Tw, files: Path) -
     assert "both.rules:8:1" in result.err
     assert "SwappedOperands is wrong" in result.out
     assert "smallest instance: a f32[1], b f32[1]" in result.out
+    (again,) = re.findall(r"again: tw (.*)", result.out)
+    assert again == "rules check both.rules --examples 20 --seed 0 --rule SwappedOperands"
+    counterexample = result.out.partition("SwappedOperands is wrong\n")[2].partition("\n\n")[0]
+    assert counterexample in tw(*again.split()).out
     assert tw("rules", "check", "both.rules", "--rule", "ReluOfRelu", "--examples", "5").code == 0
+
+
+def test_the_counterexample_in_the_documentation(tw: Tw, files: Path) -> None:
+    blocks = re.findall(r"^```rules\n(.*?)^```", PAGE, re.M | re.S)
+    (rule,) = (block for block in blocks if "rule DropsTheBias" in block)
+    (shown,) = re.findall(r"^```\n(fuse.rules:2:1: .*?)^```", PAGE, re.M | re.S)
+    (files / "fuse.rules").write_text(rule)
+    assert shown in tw("rules", "check", "fuse.rules").out
 
 
 def test_json_is_the_same_for_the_same_seed(tw: Tw, files: Path) -> None:

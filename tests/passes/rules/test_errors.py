@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.passes.rules.support import rule_set
 
+from tilewright.dialects import plugins
 from tilewright.dialects.errors import OptionError
 from tilewright.passes.rules.checking import load_rules
 from tilewright.passes.rules.source import RuleError, file_source
@@ -107,6 +108,16 @@ rule Wrong {
 }
 rule AlsoBroken { match { } replace y with x }
 """
+
+
+def test_an_op_of_a_plugin_that_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plugins, "left_out", lambda: "plugin acme is left out (no module numbers)")
+    assert problems(in_rule("y = acme.Neg(x)")) == [
+        "3:5: there is no op acme.Neg | left out: plugin acme is left out (no module numbers)"
+    ]
+    assert problems(in_rule("y = top.Negg(x)")) == [
+        "3:5: there is no op top.Negg | did you mean top.Neg?"
+    ]
 
 
 def test_all_mistakes_of_a_file_are_said_at_once():

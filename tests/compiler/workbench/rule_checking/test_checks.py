@@ -54,6 +54,7 @@ def test_the_error_of_a_wrong_rule_shows_the_instance() -> None:
     why = raised.value.why or ""
     assert "is -0.18964545 before and -0.268941421 after" in why
     assert "smallest instance: x f32[1], w f32[1, 1], b f32[1]" in why
+    assert "\nw = [[0.5]]\n" in why
     assert "%0 = top.MatMul %x, %w bias %b" in why
     assert "check.mark" not in why
 
@@ -89,6 +90,38 @@ def test_a_rule_behind_another_is_reported() -> None:
     assert examine_rule(first, max_examples=20, among=(first, second)).shadowed_by == ""
     assert examine_rule(second, max_examples=20, among=(first, second)).shadowed_by == "First"
     assert examine_rule(second, max_examples=20).shadowed_by == ""
+
+
+SEVERAL_ENDS = """
+rule JoinProducts {
+  match {
+    a = top.MatMul(x: _[_, _], v: weight)
+    root b = top.MatMul(x, w: weight)
+  }
+  replace a, b {
+    both = top.MatMul(x, top.Concat(v, w) {axis: 1})
+    first = top.Slice(both) {offsets: [0, 0]} -> like a
+    second = top.Slice(both) {offsets: [0, OFFSET]} -> like b
+    first, second
+  }
+}
+"""
+
+
+def test_a_rule_of_several_ends() -> None:
+    (rule,) = rules(SEVERAL_ENDS.replace("OFFSET", "dim(a, -1)"))
+    report = check_rule(rule, max_examples=40)
+    assert report.applied == report.instances == 40
+
+
+def test_a_wrong_rule_of_several_ends() -> None:
+    """The second slice begins where the first does."""
+    (rule,) = rules(SEVERAL_ENDS.replace("OFFSET", "0"))
+    report = examine_rule(rule, max_examples=40)
+    assert report.counterexample is not None
+    difference = report.counterexample.finding.difference
+    assert difference is not None
+    assert difference.what == "b"
 
 
 VARIANTS = """

@@ -85,6 +85,31 @@ def test_conditions_are_solved_for(condition: str) -> None:
     assert matched >= (10 if "uses" in condition else 20)
 
 
+HALVES = """
+rule RotateHalves {
+  match {
+    low = top.Slice(x: _[p, d]) {offsets: lows}
+    high = top.Slice(x) {offsets: highs}
+    y = top.Concat(top.Neg(high), low) {axis: 1}
+  }
+  let half = d / 2
+  where shape(low) == [p, half] and shape(high) == [p, half]
+  where lows == [0, 0] and highs == [0, half]
+  replace y with x
+}
+"""
+
+
+def test_halves_and_offsets_are_solved_for() -> None:
+    """At the first attempt: chance would take hundreds."""
+    (rule,) = rules(HALVES)
+    matcher = Matcher((rule,))
+    for seed in range(20):
+        found = search(lambda choices: make_plan(rule, choices), Random(seed).randrange, limit=1)
+        assert found is not None
+        assert any(True for _ in matcher.matches(build(rule, found).root))
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
