@@ -13,7 +13,7 @@ from types import MappingProxyType
 from tilewright.passes.rules.values import same_constant, to_f32
 
 
-def _in_f32(compare: Callable[[object, object], bool]) -> Callable[[object, object], bool]:
+def _in_f32(compare: Callable[..., bool]) -> Callable[[object, object], bool]:
     """`compare` in f32 where one of both is a float; of all else as it is."""
 
     def compared(left: object, right: object) -> bool:

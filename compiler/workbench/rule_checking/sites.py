@@ -82,31 +82,35 @@ class OpSite:
 
     def _given(self, name: str) -> tuple[bool, object]:
         """Whether the pattern says what the attribute is, and what."""
-        pattern = self._pattern(name)
+        pattern, captured = self._pattern(name), self._captured(name)
         if pattern is not None and pattern.test is AttributeTest.EQUALS:
             return True, pattern.value
-        if pattern is not None and pattern.test is AttributeTest.CAPTURE:
-            captured = str(pattern.value)
-            if captured in self._draft.names:
-                found = self._draft.names[captured]
-                return True, self.sizes.resolved(found) if isinstance(found, Term) else found
+        if captured is not None and captured in self._draft.names:
+            found = self._draft.names[captured]
+            return True, self.sizes.resolved(found) if isinstance(found, Term) else found
         return False, None
 
     def _solve(self, name: str) -> None:
         """Let conditions say what a captured attribute is."""
-        pattern = self._pattern(name)
-        is_captured = pattern is not None and pattern.test is AttributeTest.CAPTURE
-        if is_captured and str(pattern.value) not in self._draft.names:
-            solve_name(self._draft, str(pattern.value))
+        captured = self._captured(name)
+        if captured is not None and captured not in self._draft.names:
+            solve_name(self._draft, captured)
+
+    def _bind(self, name: str, value: object) -> None:
+        captured = self._captured(name)
+        if captured is not None:
+            self._draft.bind(captured, value)
 
     def _pattern(self, name: str) -> AttributePattern | None:
         op = self._draft.rule.ops[self._index]
         return next((each for each in op.attributes if each.name == name), None)
 
-    def _bind(self, name: str, value: object) -> None:
+    def _captured(self, name: str) -> str | None:
+        """The name that the pattern binds to the attribute."""
         pattern = self._pattern(name)
-        if pattern is not None and pattern.test is AttributeTest.CAPTURE:
-            self._draft.bind(str(pattern.value), value)
+        if pattern is None or pattern.test is not AttributeTest.CAPTURE:
+            return None
+        return str(pattern.value)
 
     def _set(self, name: str, value: object) -> None:
         self._draft.attributes[self._index][name] = value
