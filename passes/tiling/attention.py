@@ -94,17 +94,18 @@ def choose_tile(shape: AttentionShape, chip: Chip) -> AttentionTile:
         for groups in divisors(shape.groups)
         for heads in _head_counts(shape, groups)
     ]
-    costs = {
-        tile: (
-            max(spread_bytes(shape, tile, chip), chip.lane_bytes),
-            estimate_cycles(shape, tile, chip),
-        )
+    cycles = {
+        tile: estimate_cycles(shape, tile, chip)
         for tile in tiles
         if lane_bytes(shape, tile, chip) <= chip.lane_bytes
     }
-    spread, cycles = min(costs.values())
-    near = [t for t, cost in costs.items() if cost[0] == spread and cost[1] <= cycles * (1 + GAIN)]
-    return min(near, key=lambda tile: (abs(tile.heads - USUAL_TURN), costs[tile][1]))
+    near = [tile for tile in cycles if cycles[tile] <= min(cycles.values()) * (1 + GAIN)]
+
+    def key(tile: AttentionTile) -> tuple[int, int, int]:
+        spread = max(spread_bytes(shape, tile, chip), chip.lane_bytes)
+        return spread, abs(tile.heads - USUAL_TURN), cycles[tile]
+
+    return min(near, key=key)
 
 
 def _head_counts(shape: AttentionShape, groups: int) -> list[int]:
@@ -123,7 +124,7 @@ def spread_bytes(shape: AttentionShape, tile: AttentionTile, chip: Chip) -> int:
     """Bytes of a lane if no two values of the kernel share memory.
 
     A pipelined loop stands twice in the kernel, each time with tiles of its own. Where they fit
-    side by side, the allocation keeps the operands of each command in different banks.
+    side by side, no engine waits for memory that the other one still uses.
     """
     step = max(1, tile.heads // shape.share)
     loops = (

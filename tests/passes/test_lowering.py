@@ -15,6 +15,7 @@ from tilewright.backends.simulator.order import find_races
 from tilewright.backends.simulator.timing import time_kernel
 from tilewright.dialects.context import make_context
 from tilewright.passes import allocate_local_memory
+from tilewright.passes.kernels.packing import pack
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -45,7 +46,7 @@ def test_numbers_are_right_where_all_dead_space_is_used(
     name: str, skip: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ):
     roomy = emitted(KERNELS[name](), skip=skip)
-    monkeypatch.setattr(allocate_local_memory, "place_in_banks", lambda *_a, **_k: None)
+    monkeypatch.setattr(allocate_local_memory, "place", lambda wanted, *_: pack(wanted)[0])
     tight = emitted(KERNELS[name](), skip=skip)
     assert tight.local_bytes <= roomy.local_bytes
     assert find_races(tight, CHIP) == []
