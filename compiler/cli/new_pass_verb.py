@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 from string import Template
 from typing import Any
 
@@ -51,6 +52,8 @@ class Plan:
     finish: Callable[[], None] | None = None
     """The last step; `finishing` are the folders that it changes files of."""
     finishing: tuple[Path, ...] = ()
+    then: str = ""
+    """What the user does next: a command."""
 
     def add(self, path: Path, template: str) -> None:
         """Write a template, filled in."""
@@ -78,6 +81,8 @@ def run_new_pass(name: str, folder: Path, package: str, *, rules: bool, json: bo
         print(f"new      {path}")
     for path in plan.changed:
         print(f"changed  {path}")
+    if plan.then:
+        print(f"next     {plan.then}")
 
 
 def _require_name(name: str) -> None:
@@ -237,6 +242,8 @@ def _new_package(name: str, folder: Path, package: str, *, rules: bool) -> Plan:
     plan.add(folder / "tests" / "filecheck" / "lit.cfg", "lit_config")
     plan.add(folder / "tests" / "test_filecheck.py", "lit_runner")
     plan.add(folder / "docs" / "passes.md", "passes_page")
+    there = "" if folder == Path() else f"cd {quote(str(folder))} && "
+    plan.then = f"{there}pip install -e '.[test]' && pytest"
     return plan
 
 

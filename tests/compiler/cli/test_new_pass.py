@@ -70,6 +70,18 @@ def test_packages_that_nothing_can_be_added_to(
     assert names_in(tmp_path / "a") == ["__init__.py"]
 
 
+def test_what_to_do_next(tw: Tw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package has to be installed before `tw` sees the pass; its tests need their tools."""
+    install = "pip install -e '.[test]' && pytest"
+    text = tw.text("new-pass", NAME, "--dir", tmp_path / "my folder", "--package", "sample")
+    assert text.splitlines()[-1] == f"next     cd '{tmp_path / 'my folder'}' && {install}"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    text = tw.text("new-pass", NAME, "--package", "sample")
+    assert text.splitlines()[-1] == f"next     {install}"
+    assert "test = [" in (tmp_path / "here" / "pyproject.toml").read_text()
+
+
 def test_nothing_is_overwritten(tw: Tw, tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_filecheck.py").write_text("mine")
