@@ -98,3 +98,7 @@ MACHINE = Arithmetic(
     "machine", np.dtype(np.float32), UNIT_ROUNDOFF, 4 * UNIT_ROUNDOFF, F32_TINY, True
 )
 """The machine's: f32, functions within 2 ulp, every result rounded once to its element type."""
+
+VALUES = Arithmetic("float64 without radii", np.dtype(np.float64), 0.0, 0.0, 0.0, False)
+"""The values of `FLOAT64` and no radii, at a third of the cost: for whether two runs give the same
+bits. Where they do not, `FLOAT64` says whether that matters."""

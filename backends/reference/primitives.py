@@ -30,6 +30,8 @@ def _rounded(m: Arithmetic, value: Array, *operands: Array) -> Array:
 
     (A result that is infinite though no operand is has overflowed: its radius is infinite.)
     """
+    if m.unit == 0:
+        return EXACT
     own = np.abs(value.astype(np.float64, copy=False)) * m.unit
     infinite = np.isinf(own)
     if bool(infinite.any()):
@@ -96,6 +98,8 @@ def matmul(m: Arithmetic, a: Ball, b: Ball, *, transpose_right: bool) -> Ball:
     right, right_radius = (y, b.radii) if not transpose_right else (_turned(y), _turned(b.radii))
     depth = x.shape[-1]
     value = np.matmul(x, right)
+    if m.unit == 0:
+        return Ball(value, EXACT)
     magnitude = np.abs(x.astype(np.float64, copy=False))
     weight = np.abs(right.astype(np.float64, copy=False))
     radius = np.matmul(m.gamma(depth) * magnitude + a.radius, weight)
@@ -253,6 +257,8 @@ def reduce_sum(m: Arithmetic, a: Ball) -> Ball:
     """`gamma(n - 1) sum |a|`, in any order, and the sum of the radii."""
     x = m.widen(a.value)
     value = np.sum(x, axis=-1, keepdims=True)
+    if m.unit == 0:
+        return Ball(value, EXACT)
     own = m.gamma(max(x.shape[-1] - 1, 0)) * np.abs(x.astype(np.float64, copy=False))
     radius = np.sum(own + a.radius, axis=-1, keepdims=True)
     radius[np.isinf(value)] = np.inf
@@ -283,14 +289,21 @@ def store(m: Arithmetic, a: Ball, element: ElementType) -> Ball:
     """
     if not element.is_float:
         return a
+    if m.unit == 0:
+        return Ball(a.value.astype(np.float64, copy=False), EXACT)
     if not m.rounds:
         return Ball(a.value.astype(np.float64, copy=False), a.radius)
+    if a.value.dtype == element.dtype:
+        return Ball(a.value.astype(np.float64), a.radius)
     stored = round_to(a.value, element).astype(np.float64)
     wide = a.value.astype(np.float64, copy=False)
-    if bool(np.array_equal(stored, wide, equal_nan=True)):
+    changed = stored != wide
+    if not bool(changed.any()) or bool(np.array_equal(stored, wide, equal_nan=True)):
         return Ball(stored, a.radius)
-    half = np.where(stored == wide, 0.0, ulp(wide, element) / 2)
-    half = np.where(np.isinf(stored) & np.isfinite(wide), np.inf, half)
+    half = np.where(changed, ulp(wide, element) / 2, 0.0)
+    overflown = np.isinf(stored)
+    if bool(overflown.any()):
+        half = np.where(overflown & np.isfinite(wide), np.inf, half)
     return Ball(stored, (a.radius + half) * SAFE)
 
 

@@ -18,7 +18,7 @@ from xdsl.ir import Operation
 from tilewright.backends.chip import Chip
 from tilewright.backends.encoding.records import Records
 from tilewright.backends.program import Kernel
-from tilewright.backends.reference.balls import FLOAT64, MACHINE, Ball
+from tilewright.backends.reference.balls import FLOAT64, MACHINE, VALUES, Ball
 from tilewright.backends.reference.kernels.running import Kernel as CompiledKernel
 from tilewright.backends.reference.numerics import ulp
 from tilewright.backends.simulator.machine import Schedule
@@ -48,6 +48,8 @@ def check_numbers(
         seen(ball, view.rows, view.cols, view.pitch_bytes, view.element)
         for ball, view in zip(launched.before, views, strict=True)
     ]
+    if _writes_the_same(compiled, given, launched):
+        return
     after = compiled.run(given, FLOAT64)
     for index, (was, is_) in enumerate(zip(launched.after, after, strict=True)):
         if is_ is given[index]:
@@ -55,6 +57,16 @@ def check_numbers(
         found = difference(f"argument {index}", was, reshaped(is_, was), loose=LOOSE)
         if found is not None:
             raise _error(kernel, launched, pass_name, "changes what {} computes", str(found))
+
+
+def _writes_the_same(compiled: CompiledKernel, given: list[Ball], launched: Launched) -> bool:
+    """Whether the values are the same to the bit, as after most passes: radii need no look then."""
+    values = compiled.run([Ball.exact(ball.value) for ball in given], VALUES)
+    return all(
+        np.array_equal(was.value.reshape(-1), is_.value.reshape(-1), equal_nan=True)
+        for was, is_, access in zip(launched.after, values, compiled.access, strict=True)
+        if access != "read"
+    )
 
 
 def has_waits(kernel: FuncOp) -> bool:
