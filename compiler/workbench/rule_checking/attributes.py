@@ -6,10 +6,11 @@ where that cannot be done, values are tried, among them the numbers that stand i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 
 from xdsl.dialects.builtin import BoolAttr, FloatAttr, IntegerAttr, UnitAttr
-from xdsl.irdl import OptPropertyDef
+from xdsl.irdl import IRDLOperation, OpDef, OptPropertyDef
 
 from tilewright.compiler.workbench.rule_checking.conditions import check_conditions
 from tilewright.compiler.workbench.rule_checking.draft import Draft
@@ -42,7 +43,7 @@ def choose_attributes(draft: Draft) -> Loose:
     captured: dict[str, list[tuple[int, str]]] = {}
     for index, op in enumerate(draft.rule.ops):
         values = draft.attributes[index]
-        for attribute, options in _properties(op):
+        for attribute, options in _properties(op.op, _discardable(op)):
             pattern = next((p for p in op.attributes if p.name == attribute), None)
             if attribute in values:
                 found = values[attribute]
@@ -74,25 +75,30 @@ def choose_attributes(draft: Draft) -> Loose:
     )
 
 
-def _properties(op: OpPattern) -> Iterable[tuple[str, tuple[object, ...]]]:
-    """The attributes of an op that the pattern may ask for, and values to try."""
-    definition = op.op.get_irdl_definition()
+def _discardable(op: OpPattern) -> tuple[str, ...]:
+    return tuple(pattern.name for pattern in op.attributes if "." in pattern.name)
+
+
+@cache
+def _properties(
+    op: type[IRDLOperation], discardable: tuple[str, ...]
+) -> tuple[tuple[str, tuple[object, ...]], ...]:
+    """The attributes of an op that a pattern may ask for, and values to try."""
+    found: dict[str, tuple[object, ...]] = {}
+    definition = op.get_irdl_definition()
     for name, kind in definition.properties.items():
         if name in SEGMENTS:
             continue
-        options = _options(op, name)
+        found[name] = _options(definition, name)
         if isinstance(kind, OptPropertyDef):
             is_unit = property_class(definition, name) is UnitAttr
-            options = (False, True) if is_unit else (None, *options)
-        yield name, options
-    for pattern in op.attributes:
-        if "." in pattern.name:
-            roles = (None, "head", "embedding") if pattern.name == ROLE_ATTRIBUTE else (None, "a")
-            yield pattern.name, roles
+            found[name] = (False, True) if is_unit else (None, *found[name])
+    for name in discardable:
+        found[name] = (None, "head", "embedding") if name == ROLE_ATTRIBUTE else (None, "a")
+    return tuple(found.items())
 
 
-def _options(op: OpPattern, name: str) -> tuple[object, ...]:
-    definition = op.op.get_irdl_definition()
+def _options(definition: OpDef, name: str) -> tuple[object, ...]:
     cases = enum_cases(definition, name)
     if cases:
         return cases

@@ -77,11 +77,16 @@ class Sizes:
         """`term` with all that is known of its atoms."""
         if self.substitution.keys().isdisjoint(term.atoms):
             return term
-        result = Term(term.factor)
+        factor, atoms = term.factor, list[int]()
         for atom in term.atoms:
             found = self.substitution.get(atom)
-            result = result.times(Term(1, (atom,)) if found is None else self.resolved(found))
-        return result
+            if found is None:
+                atoms.append(atom)
+                continue
+            found = self.substitution[atom] = self.resolved(found)
+            factor *= found.factor
+            atoms += found.atoms
+        return Term(factor, tuple(sorted(atoms)))
 
     def equal(self, left: Term, right: Term) -> None:
         """Make two terms equal; raises `ConflictError` where they cannot be."""
