@@ -42,7 +42,7 @@ from tilewright.dialects.tpu import Tpu
 TILEWRIGHT_DIALECTS = (Top, Tpu, Gdma, Bdc)
 DIALECT_NAMES = tuple(dialect.name for dialect in TILEWRIGHT_DIALECTS)
 
-_CATALOGUE = "tw ops lists the ops that there are"
+_CATALOGUE = "tw ops lists the ops that there are; --load FILE.py adds those of a file"
 _DENSE_LIST_LIMIT = 100
 """Up to here xDSL prints a dense constant as numbers; longer ones as bytes, which read back."""
 

@@ -223,7 +223,7 @@ MODULES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "unknown op": (
         HEAD + SILU.replace("SiLU", "Swish") + TAIL,
         4,
-        ("top.Swish is not registered", "m.mlir:2:", "tw ops"),
+        ("top.Swish is not registered", "m.mlir:2:", "tw ops", "--load FILE.py"),
     ),
     "syntax": (HEAD + SILU.replace("->", "") + TAIL, 3, ("m.mlir:", "Expected '->'")),
     "result": (
