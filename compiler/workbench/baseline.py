@@ -62,6 +62,8 @@ class Baseline:
         self._simulation = Simulation(chip) if simulation is None else simulation
         self._launches: dict[str, Launched] = {}
         self._bits: Bits | None = None
+        self.unchecked: list[str] = []
+        """What has been run and could not be judged."""
         self._encoded: dict[str, Kernel] = {}
         self._compiled: dict[str, CompiledKernel] = {}
         self._graph, self._kernels = _prints(module)
@@ -104,9 +106,8 @@ class Baseline:
                 for op in module.ops
                 if _is_kernel(op) and kernels[symbol_of(op)] != self._kernels[symbol_of(op)]
             ]
-            before, self._kernels = self._kernels, kernels
             if changed:
-                self._check_kernels(module, changed, before, pass_name)
+                self._check_kernels(module, changed, kernels, pass_name)
             return self
         before = self
         if not self._whole and chains_of(module) != self._chains:
@@ -122,32 +123,40 @@ class Baseline:
         self,
         module: ModuleOp,
         changed: Sequence[Operation],
-        before: Mapping[str, tuple[int, int]],
+        prints: Mapping[str, tuple[int, int]],
         pass_name: str,
     ) -> None:
         for op in changed:
+            name = symbol_of(op)
             with _executing(pass_name, kernel_text(op)):
-                self._check_kernel(op, before, pass_name)
+                same_numbers = prints[name][0] == self._kernels[name][0]
+                self._check_kernel(op, name, pass_name, same_numbers=same_numbers)
+            # Only what has been found right counts as known: a bisection comes here again.
+            self._kernels[name] = prints[name]
         if all(isinstance(op, ProgramOp) for op in module.ops if _is_kernel(op)):
             with _executing(pass_name, "the linked program"):
                 for each in self._inputs:
                     check_linked(module, each, self._simulation, self._chip, pass_name)
 
     def _check_kernel(
-        self, op: Operation, before: Mapping[str, tuple[int, int]], pass_name: str
+        self, op: Operation, name: str, pass_name: str, *, same_numbers: bool
     ) -> None:
-        name = symbol_of(op)
         launched = self._launches.get(name)
         if isinstance(op, ProgramOp):
             if launched is not None and name in self._compiled:
                 kernel, planned = self._compiled[name], self._encoded.get(name)
-                check_commands(op, kernel, planned, launched, self._simulation, pass_name)
+                self.unchecked += check_commands(
+                    op, kernel, planned, launched, self._simulation, pass_name
+                )
+            else:
+                self.unchecked.append(f"{kernel_text(op)}: nothing launches it")
             return
         assert isinstance(op, FuncOp)
-        if name not in self._compiled or self._kernels[name][0] != before[name][0]:
-            self._compiled[name] = CompiledKernel(op)
+        if name not in self._compiled or not same_numbers:
+            compiled = CompiledKernel(op)
             if launched is not None:
-                check_numbers(op, self._compiled[name], launched, pass_name)
+                check_numbers(op, compiled, launched, pass_name)
+            self._compiled[name] = compiled
         if has_waits(op):
             self._encoded[name] = check_waits(op, launched, self._chip, pass_name)
 

@@ -7,6 +7,7 @@ the two must agree within the radii of both (docs/workbench.md says what that me
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -58,6 +59,8 @@ class EquivalenceCheck(Instrument):
 
     def __post_init__(self) -> None:
         self._inputs: list[GeneratedInputs] = []
+        self.unchecked: list[str] = []
+        """What could not be judged, and after which pass."""
         self._known: Baseline | None = None
         self._first: ModuleOp | None = None
         self._passes: tuple[ModulePass, ...] = ()
@@ -78,6 +81,12 @@ class EquivalenceCheck(Instrument):
         before, self._known = self._known, None
         if before is not None and self._is_wanted(run):
             self._known = before.check(run.module, run.name, again=self._before(run.number))
+            self.unchecked += [f"after pass {run.name}: {each}" for each in before.unchecked]
+            before.unchecked.clear()
+
+    def finish(self) -> None:
+        for each in self.unchecked:
+            print(f"not checked {each}", file=sys.stderr)
 
     def _is_wanted(self, run: PassRun) -> bool:
         return self.only is None or run.number in self.only

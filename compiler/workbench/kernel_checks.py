@@ -93,11 +93,12 @@ def check_commands(
     launched: Launched,
     simulation: Simulation,
     pass_name: str,
-) -> None:
+) -> list[str]:
     """The commands do what the kernel did: they race nowhere, keep the machine's rules, and give
     values within the bounds of the machine's arithmetic, whatever the timing of the engines.
 
-    `planned` are commands that are known to race nowhere.
+    `planned` are commands that are known to race nowhere. Returns which arguments cannot be judged
+    at all, since no element has a finite bound.
     """
     encoded = simulation.kernel(program)
     if planned is None or not _same_commands(planned, encoded):
@@ -111,12 +112,12 @@ def check_commands(
         for index, argument in enumerate(encoded.arguments)
         if argument.access != "read"
     ]
-    judged: list[Array] = []
+    seen_before: list[Array] = []
     for schedule in _SCHEDULES:
         values = simulation.run(encoded, arrays, schedule)
-        if judged and all(map(_same_bits, judged, values)):
+        if seen_before and all(map(_same_bits, seen_before, values)):
             continue
-        judged = values
+        seen_before = values
         for index, limit, radius in written:
             value = Ball(values[index].reshape(radius.shape), radius)
             found = difference(f"argument {index}", limit, value)
@@ -124,6 +125,11 @@ def check_commands(
                 timing = f" (the GDMA as {schedule} as it may be)"
                 what = "changes what the commands of {} compute"
                 raise _error(program, launched, pass_name, what, f"{found}{timing}")
+    return [
+        f"argument {index} of {kernel_text(program)}: no bound is finite"
+        for index, _, radius in written
+        if bool(np.isposinf(radius).all())
+    ]
 
 
 def _same_bits(one: Array, other: Array) -> bool:

@@ -1,6 +1,8 @@
 from contextlib import AbstractContextManager
 from typing import Literal
 
+def threadpool_info() -> list[dict[str, object]]: ...
+
 class ThreadpoolController:
     def __init__(self) -> None: ...
     def limit(

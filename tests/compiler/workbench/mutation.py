@@ -82,7 +82,7 @@ def in_rule(
 ) -> Mutation:
     """A rule of a pass in which the text `right`, which stands there once, is `wrong`."""
 
-    def wrong_pattern(pattern_of: Function) -> Function:
+    def wrong_pattern(pattern_of: Any) -> Function:
         holder: type[RulePass] = pattern_of.__self__  # of a class method: the class
         source = docstring_source(holder)
         assert source is not None

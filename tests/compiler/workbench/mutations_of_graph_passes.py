@@ -26,7 +26,7 @@ def _first_arguments_again(body: Function) -> Function:
     given: dict[str, list[SSAValue]] = {}
 
     def wrong(callee: Any, operands: Any, scope: str) -> Any:
-        first = operands if scope == "first." else given.get("first.", operands)
+        first: Any = operands if scope == "first." else given.get("first.", operands)
         given[scope] = first
         return body(callee, first, scope)
 

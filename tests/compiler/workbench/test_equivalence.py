@@ -6,28 +6,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
+from tests.compiler.workbench.building import Builder, finished
 from tests.compiler.workbench.models import language_model, mixture
 from tests.compiler.workbench.mutations import KERNELS, MUTATIONS, mutated
+from tests.compiler.workbench.spelled_out import spelled_out
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import Block
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
-from tilewright.compiler.workbench import baseline
+from threadpoolctl import threadpool_info
+from tilewright.backends.reference.balls import Ball
+from tilewright.compiler.workbench import baseline, kernel_checks
 from tilewright.compiler.workbench.bisect import find_failure
+from tilewright.compiler.workbench.blas_threads import threads_for
 from tilewright.compiler.workbench.equivalence import CheckOptions, EquivalenceCheck, cases_of
-from tilewright.compiler.workbench.evaluation import Outcome
+from tilewright.compiler.workbench.evaluation import Outcome, first_difference
 from tilewright.compiler.workbench.inputs import CASES, GeneratedInputs
 from tilewright.compiler.workbench.pipelines import passes_from_text
 from tilewright.compiler.workbench.runner import run_pipeline
 from tilewright.dialects import top
+from tilewright.dialects.element_types import F32, tensor_type
 from tilewright.dialects.errors import MiscompileError, OptionError
 from tilewright.dialects.graph.base import float_attr
 from tilewright.dialects.scopes import functions_of
 from tilewright.passes.lowerings.conversion import is_returned
 from tilewright.passes.specialize_scales import specialize_scales
 
+Array = npt.NDArray[Any]
 Make = Callable[[], ModuleOp]
 
 
@@ -177,3 +187,51 @@ def test_only_the_chosen_pass_is_checked() -> None:
         only = frozenset({numbers["double-buffer"]})
         with pytest.raises(MiscompileError):
             run_pipeline(language_model(), passes, [EquivalenceCheck(only=only)])
+
+
+@pytest.mark.parametrize("pipeline", ["inline-calls", "inline-calls,simplify"])
+def test_weights_are_exact_in_int8_behind_a_transpose(pipeline: str) -> None:
+    """Their channels are the rows of the weight as it is stored, which a product reads turned."""
+    passes = passes_from_text(f"{pipeline},convert-top-to-tpu{{quant=w8a16}}")
+    assert find_failure(spelled_out(), passes) is None
+
+
+def test_what_cannot_be_judged_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands whose bounds are all infinite are not passed over in silence."""
+    check = EquivalenceCheck()
+    run_pipeline(mixture(), passes_from_text(KERNELS), [check])
+    assert check.unchecked == []
+
+    def nothing_known(ball: Ball, element: object) -> Array:
+        del element
+        return np.full(ball.value.shape, np.inf)
+
+    monkeypatch.setattr(kernel_checks, "_radius", nothing_known)
+    run_pipeline(mixture(), passes_from_text(KERNELS), [check])
+    kernels = {each.partition(" of ")[2] for each in check.unchecked}
+    assert any("tpu.Softmax" in each for each in kernels)
+    check.finish()
+    assert "not checked after pass emit-commands: argument" in capsys.readouterr().err
+
+
+def test_values_that_are_not_finite_are_judged_all_the_same() -> None:
+    """On the graph no radius is too large: what differs by a millionth of the rest is found."""
+    unknown = np.full(3, np.inf)
+    one, other = (Ball(np.array([1.0, 2.0, x]), unknown) for x in (3.0, 3.001))
+    assert first_difference(Outcome((one,), {}), Outcome((one,), {})) is None
+    found = first_difference(Outcome((one,), {}), Outcome((other,), {}))
+    assert found is not None
+    assert found.index == (2,)
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(12, "one"), (1 << 14, "all")])
+def test_threads_of_products(rows: int, threads: str) -> None:
+    """One for products of a small model; those of a large one keep theirs."""
+    block = Block(arg_types=[tensor_type((rows, 128), F32), tensor_type((128, 128), F32)])
+    main = finished("main", block, [Builder(block)(top.MatMulOp(*block.args))])
+    before = [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+    with threads_for(ModuleOp([main])):
+        inside = [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+    assert inside == ([1] * len(before) if threads == "one" else before)
