@@ -193,18 +193,13 @@ class _Board:
         )
 
     def _costs(self, number: int) -> list[tuple[int, float]]:
-        """Sets of banks, and the cycles lost if the next buffer of a request touches one of them.
-
-        A command that loses its cycles to other operands loses no more here.
-        """
+        """Sets of banks, and the cycles lost if the next buffer touches one of them."""
         costs: dict[int, float] = defaultdict(float)
         for command in self._commands[number]:
-            numbers = [other for other in command.requests if other != number]
-            sets = _sets(numbers, self._banks)
-            if not _meet(sets):
-                if len(numbers) < len(command.requests) - 1:
-                    sets += self._banks[number]
-                costs[reduce(or_, sets, 0)] += command.lost_cycles
+            others = [other for other in command.requests if other != number]
+            twice = len(others) < len(command.requests) - 1
+            sets = _sets(others, self._banks) + (self._banks[number] if twice else [])
+            costs[reduce(or_, sets, 0)] += command.lost_cycles
         return list(costs.items())
 
     def _lost(self, number: int) -> float:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.passes.kernels.placements import MEMORY, end, requests
 
+from tilewright.passes.kernels import placement
 from tilewright.passes.kernels.packing import Places, Request, fits_together, pack
 from tilewright.passes.kernels.placement import Operands, lost_cycles, place
 
@@ -90,13 +91,6 @@ def test_where_banks_are_short_the_cheapest_conflict_is_taken():
     assert {places[15][0] // 1024, places[16][0] // 1024} == {15}
 
 
-def test_a_command_loses_its_cycles_once():
-    """Two tiles of a command are too large not to meet: the third one may lie with them."""
-    wanted = [Request(8192 - 512, 1, 0, 9), Request(8192, 1, 0, 9), Request(512, 1, 0, 9)]
-    commands = [Operands((0, 1), 0.0), Operands((0, 1, 2), 7.0)]
-    assert lost_cycles(wanted, placed(wanted, commands), commands, MEMORY) <= 7
-
-
 def test_what_only_the_compute_engine_uses_takes_dead_memory():
     chain = [Request(1024, 1, i, i + 1) for i in range(100)]
     commands = [Operands((i, i + 1), 1.0) for i in range(99)]
@@ -119,9 +113,10 @@ def test_what_is_moved_shares_memory_with_what_is_used_long_before():
     assert places[4] == places[0]
 
 
-def test_long_lives_find_room_beside_many_short_ones():
+def test_long_lives_find_room_beside_many_short_ones(monkeypatch: pytest.MonkeyPatch):
     """No more than half of memory is ever live, but the short ones together need six times it."""
-    short = [Request(2048, 1, i, i + 1) for i in range(48)]
+    monkeypatch.setattr(placement, "pack", lambda _: ([], MEMORY.size_bytes + 1))
+    short = [Request(2048, 1, i, i + 1, moved=True) for i in range(48)]
     long = [Request(1024, 2, 0, 48, moved=True), Request(512, 2, 0, 48, moved=True)]
     wanted = [*short, *long]
     commands = [Operands((i, i + 1, 48), 1.0) for i in range(47)]
