@@ -25,14 +25,17 @@ def main() -> None:
     # A name in the output that the terminal cannot show is no reason to fail.
     if sys.__stdout__ is not None:
         sys.__stdout__.reconfigure(errors="backslashreplace")
-    code = run(sys.argv[1:])
+    code = run(sys.argv[1:], own_process=True)
     _drop_unwritten_output()
     sys.exit(code)
 
 
-def run(arguments: list[str]) -> int:
-    """Run `tw` with `arguments`; returns the exit code (docs/exit_codes.md) and raises nothing."""
-    settings = Settings()
+def run(arguments: list[str], *, own_process: bool = False) -> int:
+    """Run `tw` with `arguments`; returns the exit code (docs/exit_codes.md) and raises nothing.
+
+    `own_process`: the process ends with this run.
+    """
+    settings = Settings(own_process=own_process)
     try:
         code = _invoke(arguments, settings)
         if sys.stdout is not None:
@@ -48,11 +51,13 @@ def _invoke(arguments: list[str], settings: Settings) -> int:
     """Run a verb; `opt` by itself, without what the other verbs' command lines are made with: that
     takes a third of the time in which it starts."""
     if arguments[:1] == ["opt"]:
-        # What imports make stays: looking for garbage in it takes a tenth of the time.
+        # What imports make stays: looking for garbage in it takes a fifth of the time.
         gc.disable()
         try:
             from tilewright.compiler.cli.opt_verb import run_opt
         finally:
+            if settings.own_process:
+                gc.freeze()
             gc.enable()
         return run_opt(arguments[1:])
     from tilewright.compiler.cli.app import invoke

@@ -1,4 +1,4 @@
-"""What the options before the verb say."""
+"""How a verb is run: what the options before it say, and where."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass
 class Settings:
-    """Options of `tw` itself."""
+    """Options of `tw` itself, and whether the process is there for this run alone."""
 
     traceback: bool = False
     """Show where in Tilewright an error comes from."""
+    own_process: bool = False
+    """The process ends with this run: what is imported need never be looked through for garbage."""
