@@ -1,4 +1,5 @@
-"""Writes the generated pages of docs/reference: `ops.md`, `passes.md`, `rules.md`.
+"""Writes the generated pages of docs/reference: `ops.md`, `passes.md`, `rules.md`,
+`errors.md`.
 
     python -m tilewright.compiler.reference_pages docs/reference
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from xdsl.passes import ModulePass
 
+from tilewright.compiler.error_catalogue import errors_page
 from tilewright.compiler.output import write_atomically
 from tilewright.compiler.workbench.rule_checking.finding import LOWERINGS, RuleGroup, rule_groups
 from tilewright.compiler.workbench.rule_checking.texts import first_line, rule_text
@@ -134,7 +136,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"ops.md": render_markdown, "passes.md": passes_page, "rules.md": rules_page}
+PAGES = {
+    "ops.md": render_markdown,
+    "passes.md": passes_page,
+    "rules.md": rules_page,
+    "errors.md": errors_page,
+}
 """What is generated, by the name of its file."""
 
 
