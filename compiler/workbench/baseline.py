@@ -71,7 +71,8 @@ class Baseline:
         for op in module.ops:
             if isinstance(op, FuncOp) and _is_kernel(op) and has_waits(op):
                 self._compiled[symbol_of(op)] = CompiledKernel(op)
-        with threads_for(module), nullcontext() if whole else single_calls(module):
+        cut = nullcontext() if whole else single_calls(module)
+        with threads_for(module), cut:
             self._outcomes: dict[tuple[str, str], Outcome] = {
                 (name, each.case): evaluate(
                     module,
