@@ -161,7 +161,12 @@ class GeneratedInputs:
         if role.kind == "mask":
             return self._mask(label, shape)
         values = self._activation(label, shape)
-        return np.abs(values) + _STEP if role.kind == "positive" else values
+        return np.abs(values) + self._step if role.kind == "positive" else values
+
+    @property
+    def _step(self) -> float:
+        """What activations are whole multiples of: at most 33 times it, in six bits."""
+        return _STEP * (_LARGE if self.case == "large" else 1.0)
 
     def _activation(self, label: str, shape: Sequence[int]) -> Array:
         if self.case == "zeros":
@@ -172,7 +177,7 @@ class GeneratedInputs:
             rows[np.arange(len(rows)), np.arange(len(rows)) % rows.shape[1]] = 1.0
             return values
         steps = self._random(label).integers(-_STEPS, _STEPS + 1, shape)
-        return steps * (_STEP * (_LARGE if self.case == "large" else 1.0))
+        return steps * self._step
 
     def _mask(self, label: str, shape: Sequence[int]) -> Array:
         hidden = self._random(label).random(shape) < 0.5

@@ -179,6 +179,18 @@ func.func @main(%x: tensor<64xf32>, %z: tensor<64xf32>) -> tensor<64xf32> {
     assert all((array > 0).all() for array in arrays.values())
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_positive_numbers_are_exact_in_bf16(case: InputCase) -> None:
+    module = module_of("""
+func.func @main(%x: tensor<64x64xf32>) -> tensor<64x64xf32> {
+  %y = top.Sqrt %x : tensor<64x64xf32> -> tensor<64x64xf32>
+  func.return %y : tensor<64x64xf32>
+}
+""")
+    x = GeneratedInputs(module, case=case).arrays()["main.0"]
+    assert np.array_equal(x, x.astype(BF16.dtype).astype(x.dtype))
+
+
 def test_other_arguments_than_at_first_are_refused() -> None:
     inputs = GeneratedInputs(mixture())
     other = module_of(MATRIX.format(n=4, k=4, shape="4x4", turned=""))
