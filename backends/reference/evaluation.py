@@ -90,9 +90,17 @@ def register(*op_classes: type[Operation]) -> Callable[[Handler], Handler]:
 
 
 def handler_of(op: Operation, handlers: Mapping[type[Operation], _T]) -> _T | None:
-    """The entry for the class of `op` or the nearest base of it; those of plugins are there too."""
+    """The entry for the class of `op` or the nearest base of it; those of plugins are there too.
+
+    None for an op of a plugin whose nearest base is a family that goes by the names of our ops.
+    """
     plugins.load_modules()
-    return next((handlers[base] for base in type(op).__mro__ if base in handlers), None)
+    base = next((base for base in type(op).__mro__ if base in handlers), None)
+    is_ours = op.dialect_name() in ("top", "tpu")
+    return None if base is None or (base in _BY_NAME and not is_ours) else handlers[base]
+
+
+_BY_NAME = (graph.UnaryGraphOp, graph.BinaryGraphOp)
 
 
 def check_inputs(op: Operation, inputs: Sequence[Array], *, storage_types: bool) -> None:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from transformers.models.glm import modeling_glm
 from transformers.models.llama import modeling_llama
 from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.irdl import irdl_op_definition
 
-from tilewright.backends.reference import float64
-from tilewright.dialects import top, tpu
+from tilewright.backends.reference import composition, float64
+from tilewright.backends.reference.balls import FLOAT64, Ball
+from tilewright.dialects import graph, top, tpu
 from tilewright.dialects.element_types import BF16, F16, F32, I8, I32, ElementType, tensor_type
 from tilewright.dialects.errors import OptionError, UnsupportedError
 
@@ -325,3 +327,27 @@ def test_inputs_must_fit_the_op() -> None:
 def test_weights_are_not_evaluated() -> None:
     with pytest.raises(UnsupportedError, match=r"top\.Weight cannot be evaluated by itself"):
         float64.evaluate(top.WeightOp("w", (2, 3)), [])
+
+
+@irdl_op_definition
+class CubeOp(top.TopOp, graph.UnaryGraphOp):
+    """An op of a plugin that does not say what it computes."""
+
+    name = "acme.Cube"
+
+
+@irdl_op_definition
+class OtherExpOp(top.TopOp, graph.UnaryGraphOp):
+    """One that has the name of an op of ours; that says nothing about what it computes."""
+
+    name = "acme.Exp"
+
+
+@pytest.mark.parametrize("op", [CubeOp, OtherExpOp])
+def test_an_op_of_a_plugin_is_not_what_its_name_says(op: type[graph.UnaryGraphOp]) -> None:
+    made = op(*f32s((2, 3)))
+    x = random(2, 3)
+    with pytest.raises(UnsupportedError, match=f"{op.name} cannot be evaluated by itself"):
+        float64.evaluate(made, [x])
+    with pytest.raises(UnsupportedError, match=f"{op.name} has no rule for errors"):
+        composition.propagate(made, [Ball.exact(x)], FLOAT64)
