@@ -40,9 +40,12 @@ _WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
 @contextmanager
 def watching(watcher: Watcher) -> Generator[None]:
     """Show the steps of all passes that run inside to `watcher`, after those already there."""
+    from tilewright.passes.xdsl_walkers import announcing_walkers  # it is built on this module
+
     token = _WATCHERS.set((*_WATCHERS.get(), watcher))
     try:
-        yield
+        with announcing_walkers():
+            yield
     finally:
         _WATCHERS.reset(token)
 

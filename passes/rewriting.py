@@ -80,7 +80,7 @@ class _Limit:
         return (self.rounds is not None and rounds > self.rounds) or 0 < self.steps < steps
 
 
-class _HeldBackError(Exception):
+class HeldBackError(Exception):
     """A watcher does not let a pattern begin."""
 
 
@@ -128,20 +128,23 @@ class _Changes:
                 self._touch(use.operation)
 
 
-class _AnnouncingRewriter(PatternRewriter):
+class AnnouncingRewriter(PatternRewriter):
     """A rewriter that announces the pattern before the first change that it makes."""
 
-    def __init__(self, op: Operation, name: str) -> None:
-        self._is_announced = False
-        self._name = name
+    def __init__(self, op: Operation, pattern: str) -> None:
+        self.is_announced = False
+        """Whether there is nothing more to announce."""
+        self.has_announced = False
+        self.pattern = pattern
         self._root = op
         super().__init__(op)
 
     def _announce(self) -> None:
-        if not self._is_announced:
-            self._is_announced = True
-            if not actions.begin(self._name, self._root):
-                raise _HeldBackError
+        if not self.is_announced:
+            self.is_announced = True
+            if not actions.begin(self.pattern, self._root):
+                raise HeldBackError
+            self.has_announced = True
 
     def __setattr__(self, name: str, value: object) -> None:
         # xDSL raises this flag when it begins to change something, with the exceptions below.
@@ -226,12 +229,12 @@ class _Driver:
 
     def apply_plain(self, pattern: RewritePattern, op: Operation) -> bool:
         name = type(pattern).__name__
-        rewriter = _AnnouncingRewriter(op, name)
+        rewriter = AnnouncingRewriter(op, name)
         rewriter.extend_from_listener(self.listener)
         location, before = op.location, len(self.changes.made)
         try:
             pattern.match_and_rewrite(op, rewriter)
-        except _HeldBackError:
+        except HeldBackError:
             self.is_stopped = True
             return False
         if not rewriter.has_done_action:
