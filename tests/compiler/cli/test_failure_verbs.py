@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+import re
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_bisect(tw: Tw) -> None:
 def test_reduce(tw: Tw) -> None:
     result = tw("reduce", "m.mlir", "-p", WRONG, "-o", "small.mlir")
     assert result.code == 0
-    assert "51 ops became 1" in result.err
+    assert re.search(r"^\d\d ops became 1,", result.err) is not None
     module = parse_module(Path("small.mlir").read_text(), "small.mlir")
     assert [op.name for op in module.walk()].count("top.Sub") == 1
     assert tw("replay", "tilewright-reproducers/stepwise-miscompilation").code == 13
