@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 import re
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
