@@ -1,4 +1,7 @@
-"""How long `tw --help` and importing the compiler take, as whole processes."""
+"""How long `tw --help`, `tw opt` on a small file and importing the compiler take, whole processes.
+
+`xdsl-opt` on a module of its own dialects stands beside `tw opt`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from timing import report, seconds
 
 ROUNDS = 9
 HELP_LIMIT_S = 0.3
+OPT_LIMIT_S = 0.6
+SMALL = "func.func @f() { func.return }"
 IMPORT_LIMIT_S = 0.5
 
 
@@ -20,6 +25,8 @@ def main() -> None:
     commands = {
         "python -c pass": ([sys.executable, "-c", "pass"], float("inf")),
         "tw --help": ([str(tw), "--help"], HELP_LIMIT_S),
+        "tw opt": ([str(tw), "opt"], OPT_LIMIT_S),
+        "xdsl-opt": ([str(tw.with_name("xdsl-opt"))], float("inf")),
         "import tilewright.compiler": (
             [sys.executable, "-c", "import tilewright.compiler"],
             IMPORT_LIMIT_S,
@@ -36,7 +43,7 @@ def main() -> None:
     for name, (command, limit) in commands.items():
 
         def run(command: list[str] = command) -> None:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, input=SMALL, text=True, check=True, stdout=subprocess.DEVNULL)
 
         run()
         report(name, median(seconds(run) for _ in range(ROUNDS)), limit, "s")
