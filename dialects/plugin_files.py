@@ -1,19 +1,23 @@
-"""One Python file used as a plugin, without a package around it: `tw --load FILE.py`.
+"""One file used as a plugin, without a package around it: `tw --load FILE.py`, `FILE.rules`.
 
-The file is executed once, as the module of its name. If it has a `PLUGIN`, that is what it gives;
-otherwise everything that is in it: passes, `Dialect` objects, and op classes, those of `composite`
-and of objects with `.ops` (`dsl.custom_op`) too, which make dialects by the first word of their
-names. Kernels, lowerings and reference semantics have registered themselves.
+A Python file is executed once, as the module of its name. If it has a `PLUGIN`, that is what it
+gives; otherwise everything that is in it: passes, `Dialect` objects, and op classes, those of
+`composite` and of objects with `.ops` (`dsl.custom_op`) too, which make dialects by the first word
+of their names. Kernels, lowerings and reference semantics have registered themselves.
+
+A file of rules gives its lowerings, and one pass of the file's name that applies the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -25,12 +29,20 @@ from xdsl.passes import ModulePass
 from tilewright.dialects.context import TILEWRIGHT_DIALECTS, dialect_of_plugin
 from tilewright.dialects.errors import OptionError, PluginError, TilewrightError
 from tilewright.dialects.plugin_types import Plugin, PluginFile, shape_problem
-from tilewright.dialects.plugins import given
+from tilewright.dialects.plugins import given, lazy
 
 T = TypeVar("T")
 
 ATTRIBUTE = "PLUGIN"
 """The name in a file that says what it gives."""
+
+RULES = ".rules"
+"""How the name of a file of rewrite rules ends."""
+
+_PASS_NAME = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
+
+_RULE_PASS = lazy("tilewright.passes.rules.rule_pass:rule_pass")
+"""What makes a pass of a file of rules: in a room above this one."""
 
 _DIGEST = "__tilewright_digest__"
 """What is set in a module that was executed here: the digest of its text."""
@@ -38,6 +50,7 @@ _DIGEST = "__tilewright_digest__"
 
 def plugin_file(path: Path) -> PluginFile:
     """Execute the file and collect what it gives; of a file that has been imported, its module.
+    Rules are read when they are asked for.
 
     Raises `OptionError` where there is no such file, `PluginError` where it raises, gives nothing,
     or takes the name of another module.
@@ -45,7 +58,8 @@ def plugin_file(path: Path) -> PluginFile:
     source = _source(path)
     digest = hashlib.sha256(source).hexdigest()
     resolved = path.resolve()
-    module = _module(path, resolved, source, digest)
+    of_rules = path.suffix == RULES
+    module = ModuleType(resolved.stem) if of_rules else _module(path, resolved, source, digest)
     file = PluginFile(
         resolved.stem,
         str(path),
@@ -55,17 +69,19 @@ def plugin_file(path: Path) -> PluginFile:
         module=module,
         source=source,
     )
-    return replace(file, plugin=_plugin_of(file))
+    return replace(file, plugin=_plugin_of_rules(file) if of_rules else _plugin_of(file))
 
 
 def _source(path: Path) -> bytes:
-    hint = "a Python file with passes or ops: tw --load FILE.py VERB ..."
-    if path.suffix != ".py" or not path.stem.isidentifier():
-        raise OptionError(
-            f"cannot load {path}",
-            why="it is not called NAME.py, with a NAME that Python can import",
-            hint=hint,
-        )
+    hint = "a Python file with passes or ops, or one of rules: tw --load FILE.py VERB ..."
+    if path.suffix == RULES:
+        named = _PASS_NAME.fullmatch(path.stem) is not None
+        why = f"it is not called NAME{RULES}, with a NAME that a pass may have"
+    else:
+        named = path.suffix == ".py" and path.stem.isidentifier()
+        why = f"it is neither NAME{RULES} nor NAME.py, with a NAME that Python can import"
+    if not named:
+        raise OptionError(f"cannot load {path}", why=why, hint=hint)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -158,6 +174,16 @@ def _plugin_of(file: PluginFile) -> Plugin:
             f"a pass is a class of ModulePass with a name, or {ATTRIBUTE} = Plugin(...)",
         )
     return Plugin(file.name, dialects=dialects, passes=passes)
+
+
+def _plugin_of_rules(file: PluginFile) -> Plugin:
+    path = file.path
+
+    @cache
+    def load() -> type[ModulePass]:
+        return _RULE_PASS()(file.name, path)
+
+    return Plugin(file.name, passes={file.name: load}, rules=(path,))
 
 
 def _giving(value: T) -> Callable[[], T]:

@@ -94,7 +94,7 @@ def discover() -> tuple[Installed, ...]:
 
 
 def load_file(path: Path | str) -> PluginFile:
-    """Use a Python file as a plugin (`plugin_files`); once more, if its text has changed.
+    """Use a file of Python or rules as a plugin (`plugin_files`); again, if its text has changed.
 
     Raises `OptionError` where there is no such file, `PluginError` where it raises, gives nothing,
     or gives a name that somebody else gives.

@@ -65,8 +65,8 @@ def root(
         list[Path] | None,
         typer.Option(
             "--load",
-            metavar="FILE.py",
-            help="Use the passes and ops in this file, too; behind the verb as well.",
+            metavar="FILE",
+            help="Use what is in this .py or .rules file, too; behind the verb as well.",
         ),
     ] = None,
 ) -> None:

@@ -106,10 +106,10 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     pipeline.add_argument(
         *_LOAD,
         dest="load",
-        metavar="FILE.py",
+        metavar="FILE",
         action="append",
         default=[],
-        help="use the passes and ops in this file, too (docs/plugins.md)",
+        help="use what is in this .py or .rules file, too (docs/plugins.md)",
     )
     pipeline.add_argument(
         "--start-from", metavar="PASS", help="leave out the passes before NAME, NAME:2 or NUMBER"

@@ -69,12 +69,13 @@ def _list(groups: Sequence[RuleGroup], *, json: bool) -> None:
 
 
 def _distinct(groups: Sequence[RuleGroup]) -> Iterator[tuple[RuleGroup, Rule]]:
-    """A lowering in Python, which is checked for each of its ops, once."""
+    """Each rule once: a lowering in Python is checked for each of its ops, and the rules of a
+    plugin's file are those of a pass, too."""
     seen: set[tuple[str, str]] = set()
     for group in groups:
         for rule in group.rules:
-            if (group.name, rule.name) not in seen:
-                seen.add((group.name, rule.name))
+            if (rule.place, rule.name) not in seen:
+                seen.add((rule.place, rule.name))
                 yield group, rule
 
 

@@ -1,4 +1,4 @@
-"""`--load FILE.py`: what a file gives, and how it is refused."""
+"""`--load FILE`: what a file gives, and how it is refused."""
 
 from __future__ import annotations
 
@@ -247,6 +247,63 @@ def test_lowerings_in_the_rules_of_a_file_are_used(
     with lowerings.temporarily():
         assert run(["opt", "m.mlir", "-p", "convert-top-to-tpu", "--load", str(path)]) == 0
     assert "tpu.Neg" not in capsys.readouterr().out
+
+
+RULES = """
+rule Drop {
+  match { y = top.Neg(top.Neg(x)) }
+  replace y with x
+}
+
+lowering Gone for quant = "w8a16" {
+  match { y = top.Neg(x) }
+  replace y with x
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "opt m.mlir --load drop-twice.rules -p drop-twice",
+        "--load drop-twice.rules opt m.mlir --drop-twice",
+        "opt m.mlir --load drop-twice.rules -p convert-top-to-tpu",
+    ],
+)
+def test_a_file_of_rules_is_a_pass_and_lowerings(
+    write: Write, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    Path("drop-twice.rules").write_text(RULES)
+    with lowerings.temporarily():
+        assert run(line.split()) == 0
+    assert "Neg" not in capsys.readouterr().out
+
+
+def test_a_reproducer_has_the_file_of_rules(write: Write) -> None:
+    path = Path("wrong.rules")
+    path.write_text(RULES.replace("y with x", "y with top.Neg(x)", 1))
+    command = "opt m.mlir -p wrong --check-each-pass --reproducers kept -o out.mlir"
+    with lowerings.temporarily():
+        with plugins.temporarily():
+            assert run([*command.split(), "--load", str(path)]) == MiscompileError.exit_code
+        path.unlink()
+        with plugins.temporarily():
+            (folder,) = Path("kept").iterdir()
+            assert run(["replay", str(folder)]) == MiscompileError.exit_code
+
+
+def test_a_file_of_rules_may_be_called_as_a_pass_is(write: Write) -> None:
+    path = Path("a pass.rules")
+    path.write_text(RULES)
+    with pytest.raises(OptionError, match="with a NAME that a pass may have"):
+        plugins.load_file(path)
+
+
+def test_rules_of_a_file_are_listed_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("drops.rules").write_text(RULES.replace("rule Drop", "rule DropOnceOnly"))
+    with lowerings.temporarily():
+        assert run(["rules", "list", "--load", "drops.rules"]) == 0
+        assert capsys.readouterr().out.count("DropOnceOnly") == 1
 
 
 def test_a_mistake_in_its_rules_is_said_with_its_line(
