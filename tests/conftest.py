@@ -7,8 +7,12 @@ are shared.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 from hypothesis import settings
+
+from tilewright.dialects import plugins
 
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1000)
@@ -19,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--bless", action="store_true", help="write tests/golden anew instead of comparing with it"
     )
+
+
+@pytest.fixture(autouse=True)
+def _forget_loaded_files() -> Generator[None]:
+    """What a test loads with `tw --load` is not there for the next one in the process."""
+    with plugins.temporarily():
+        yield
 
 
 @pytest.fixture
