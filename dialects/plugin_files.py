@@ -3,7 +3,8 @@
 A Python file is executed once, as the module of its name. If it has a `PLUGIN`, that is what it
 gives; otherwise everything that is in it: passes, `Dialect` objects, and op classes, those of
 `composite` and of objects with `.ops` (`dsl.custom_op`) too, which make dialects by the first word
-of their names. Kernels, lowerings and reference semantics have registered themselves.
+of their names. Kernels, lowerings and reference semantics have registered themselves. It may import
+modules that stand beside it.
 
 A file of rules gives its lowerings, and one pass of the file's name that applies the others.
 """
@@ -15,7 +16,8 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -129,10 +131,23 @@ def _executed(name: str, path: Path, resolved: Path, source: bytes) -> ModuleTyp
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        exec(compile(source, str(resolved), "exec"), module.__dict__)
+        with _importing_from(str(resolved.parent)):
+            exec(compile(source, str(resolved), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise _raised(path, resolved, error) from error
     return module
+
+
+@contextmanager
+def _importing_from(folder: str) -> Generator[None]:
+    """Modules in the folder can be imported inside; those that Python finds anyway go before."""
+    sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        # The last one: the folder may have been there before.
+        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
 
 
 def _raised(path: Path, resolved: Path, error: BaseException) -> TilewrightError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -97,6 +98,19 @@ class PluginFile(Installed):
     def same_as(self, other: PluginFile) -> bool:
         """Whether it is the same file, with the same text."""
         return (self.path, self.version) == (other.path, other.version)
+
+    def beside(self) -> Mapping[str, Path]:
+        """The modules that are imported from its folder, by name: those whose names say the way
+        from there, without Tilewright's own."""
+        found: dict[str, Path] = {}
+        for name, module in list(sys.modules.items()):
+            text = getattr(module, "__file__", None)
+            way = self.path.parent.joinpath(*name.split("."))
+            ways = (way.parent / f"{way.name}.py", way / "__init__.py")
+            if isinstance(text, str) and (source := Path(text).resolve()) in ways:
+                found[name] = source
+        own = __name__.partition(".")[0]
+        return {name: path for name, path in found.items() if name.partition(".")[0] != own}
 
     @property
     def label(self) -> str:

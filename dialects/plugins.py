@@ -128,14 +128,18 @@ def loaded_files() -> tuple[PluginFile, ...]:
 
 @contextmanager
 def temporarily() -> Generator[None]:
-    """Files that are loaded inside are forgotten afterwards, with their modules."""
-    before = list(_FILES)
+    """Files that are loaded inside are forgotten afterwards, with their modules and those that
+    were imported from beside them."""
+    before, modules = list(_FILES), set(sys.modules)
     try:
         yield
     finally:
         for each in _FILES:
-            if each not in before and sys.modules.get(each.module.__name__) is each.module:
-                del sys.modules[each.module.__name__]
+            if each not in before:
+                for name in each.beside().keys() - modules:
+                    del sys.modules[name]
+                if sys.modules.get(each.module.__name__) is each.module:
+                    del sys.modules[each.module.__name__]
         _FILES[:] = before
 
 

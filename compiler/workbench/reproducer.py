@@ -4,7 +4,8 @@
     before.mlir      what the failing pass was given
     after.mlir       what it has made of that, if it finished
     inputs.npz       the arguments of the public functions that differences were found with
-    files/           the Python files that were loaded (`tw --load FILE.py`), as they were
+    files/           the files that were loaded (`tw --load FILE`), as they were, and the modules
+                     beside them that are imported
     reproducer.json  the failure, the pipeline, seed and case of inputs, versions
     README.md        the command that replays it
 
@@ -91,9 +92,10 @@ class Reproducer:
         (folder / BEFORE).write_text(print_module(self.before), "utf-8")
         if self.after is not None:
             (folder / AFTER).write_text(print_module(self.after), "utf-8")
-        for each in self.files:
-            (folder / FILES).mkdir(exist_ok=True)
-            (folder / FILES / each.package).write_bytes(each.source)
+        for path, source in _sources(self.files).items():
+            kept = folder / FILES / path
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_bytes(source)
         with (folder / INPUTS).open("wb") as file:
             arrays = argument_arrays(self.input, self.options)
             np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -247,6 +249,18 @@ def _document(folder: Path) -> dict[str, object]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelReadError("the reproducer is of another format", where=str(path))
     return {str(key): value for key, value in document.items()}
+
+
+def _sources(files: Sequence[PluginFile]) -> dict[Path, bytes]:
+    """What files consist of, by paths in one folder: modules beside them that they import, too. Of
+    the latter what has gone is left out."""
+    beside = {
+        path.relative_to(each.path.parent): path.read_bytes()
+        for each in files
+        for path in each.beside().values()
+        if path.is_file()
+    }
+    return {**beside, **{Path(each.package): each.source for each in files}}
 
 
 def _load_files(folder: Path, names: object) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -234,6 +235,46 @@ def test_a_reproducer_has_the_file_as_it_was(
     write("mine_t", PASS)
     assert run(["--load", str(path), "replay", str(folder)]) == 0
     assert "not reproduced" in capsys.readouterr().out
+
+
+def test_a_file_imports_what_stands_beside_it(write: Write, tmp_path: Path) -> None:
+    """Only while it is executed: other imports do not find it."""
+    folder = tmp_path / "lib"
+    (folder / "package_x").mkdir(parents=True)
+    (folder / "helper_x.py").write_text("from package_x.inner import SIZE\n")
+    (folder / "package_x" / "inner.py").write_text("SIZE = 4\n")
+    write("lib/mine_x", "from helper_x import SIZE\n" + PASS.format("mine_x"))
+    path = list(sys.path)
+    file = plugins.load_file(folder / "mine_x.py")
+    assert file.module.SIZE == 4
+    assert sys.path == path
+    assert set(file.beside()) == {"mine_x", "helper_x", "package_x.inner"}
+
+
+def test_a_reproducer_has_what_stands_beside_the_file(write: Write, tmp_path: Path) -> None:
+    """It fails again elsewhere, where nothing else is."""
+    folder = tmp_path / "lib"
+    (folder / "package_y").mkdir(parents=True)
+    (folder / "package_y" / "__init__.py").write_text("from package_y.inner import SIZE\n")
+    (folder / "package_y" / "inner.py").write_text("SIZE = 4\n")
+    (folder / "idle_y.py").write_text("")
+    wrong = PASS.format("mine_y").replace("replace y with x", "replace y with top.Neg(x)")
+    write("lib/mine_y", "import package_y\n" + wrong.replace("== 4", "== package_y.SIZE"))
+    command = "opt m.mlir -p drop-mine_y --check-each-pass --reproducers kept -o out.mlir"
+    with plugins.temporarily():
+        assert run([*command.split(), "--load=lib/mine_y.py"]) == MiscompileError.exit_code
+    assert "package_y" not in sys.modules
+    (kept,) = Path("kept").iterdir()
+    files = list(kept.rglob("*.py"))
+    assert sorted(path.relative_to(kept).as_posix() for path in files) == [
+        "files/mine_y.py",
+        "files/package_y/__init__.py",
+        "files/package_y/inner.py",
+    ]
+    rmtree(folder)
+    moved = kept.rename(tmp_path / "elsewhere")
+    assert run(["replay", str(moved)]) == MiscompileError.exit_code
+    assert sys.modules["package_y"].__file__ == str(moved / "files" / "package_y" / "__init__.py")
 
 
 def test_lowerings_in_the_rules_of_a_file_are_used(
