@@ -85,7 +85,7 @@ def find_failure(
         # Whatever a pass raises is what is looked for.
         if found.run is None:
             raise
-        failure = failure_of(error, found.run.name, found.run.number)
+        failure = failure_of(error, found.run.pass_, found.run.number)
         patterns = found.steps.patterns
         return replace(failure, pattern=next(iter(patterns))) if len(patterns) == 1 else failure
     return None
@@ -189,6 +189,6 @@ class _StepTest:
                 self._baseline.check(module, self._pass.name, again=self._before.clone)
         except Exception as error:
             # A pass held back may fail in another way: that is not the failure.
-            found = failure_of(error, self._pass.name, self._failure.pass_number)
+            found = failure_of(error, self._pass, self._failure.pass_number)
             return found.is_like(self._failure)
         return False

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from xdsl.ir import Operation
+from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import DiagnosticException, PassFailedException, VerifyException
 
+from tilewright.compiler.workbench.pass_errors import raised_at
 from tilewright.dialects.errors import (
     InternalError,
     IRError,
@@ -83,7 +85,7 @@ class Failure:
         return Failure(kind, pass_name, number, detail, message, code, pattern, op, step, steps)
 
 
-def failure_of(error: Exception, pass_name: str, pass_number: int) -> Failure:
+def failure_of(error: Exception, pass_: ModulePass, pass_number: int) -> Failure:
     """The failure that `error` is, raised by a pass or by what looked at it."""
     if isinstance(error, MiscompileError):
         kind: FailureKind = "miscompilation"
@@ -98,8 +100,8 @@ def failure_of(error: Exception, pass_name: str, pass_number: int) -> Failure:
         code, message = error.exit_code, str(error)
     else:
         code = IRError.exit_code if kind == "illegal IR" else InternalError.exit_code
-        message = f"{type(error).__name__}: {error}"
-    return Failure(kind, pass_name, pass_number, detail, message, code, op=_op_of(error) or "")
+        message = f"{type(error).__name__}: {error}{raised_at(pass_, error)}"
+    return Failure(kind, pass_.name, pass_number, detail, message, code, op=_op_of(error) or "")
 
 
 def _rule(error: Exception) -> str:

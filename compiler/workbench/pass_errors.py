@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xdsl.ir import Operation
+from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import DiagnosticException, PassFailedException, VerifyException
 
 from tilewright.compiler.workbench.runner import Instrument, PassRun
@@ -44,17 +45,17 @@ def pass_error(run: PassRun, error: Exception, kept: Iterable[str] = ()) -> Tile
     return (IRError if legal else InternalError)(
         f"pass {run.name} failed",
         where=op_of(error),
-        why=f"{type(error).__name__}: {error}{_raised_at(run, error)}",
+        why=f"{type(error).__name__}: {error}{raised_at(run.pass_, error)}",
         hint="; ".join(kept) or KEEP_HINT,
     )
 
 
-def _raised_at(run: PassRun, error: Exception) -> str:
+def raised_at(pass_: ModulePass, error: Exception) -> str:
     """The innermost line in the pass's own file, or else that below the runner's: ` (mine.py:12)`.
 
     A pass often dies in a library that it calls, and its writer looks for the call."""
     frames = traceback.extract_tb(error.__traceback__)
-    module = sys.modules.get(type(run.pass_).__module__)
+    module = sys.modules.get(type(pass_).__module__)
     file = getattr(module, "__file__", None)
     own = [frame for frame in frames if frame.filename == file] or frames
     return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""

@@ -181,7 +181,7 @@ class ReproducerWriter(Instrument):
     def pass_failed(self, run: PassRun, error: Exception) -> None:
         if self._input is None:
             return
-        failure = failure_of(error, run.name, run.number)
+        failure = failure_of(error, run.pass_, run.number)
         before = module_before(self._input, self._passes, run.number)
         if self.find_step:
             found = bisect_steps(failure, run.pass_, before, self.options, inputs_of=self._input)

@@ -55,7 +55,11 @@ def test_where_reproducers_go(tw: Tw) -> None:
     result = tw("opt", "m.mlir", "-p", "stepwise,compile", "--crash-reproducer", "here")
     assert_refused(result, 70, "KeyError", "tw replay here/stepwise-exception")
     assert names_in(Path("here")) == ["stepwise-exception"]
-    assert tw("replay", "here/stepwise-exception").code == 70
+    again = tw("replay", "here/stepwise-exception")
+    assert again.code == 70
+    line = re.search(r"KeyError: .* \(failing_passes\.py:\d+\)", result.err)
+    assert line is not None
+    assert line[0] in again.out
 
 
 def test_cases_and_seed(tw: Tw) -> None:
