@@ -16,6 +16,7 @@ from tilewright.compiler.workbench import (
     trace,
 )
 from tilewright.compiler.workbench.options import OptionGroup
+from tilewright.compiler.workbench.pipelines import ELSEWHERE
 from tilewright.compiler.workbench.runner import Instrument
 from tilewright.compiler.workbench.sources import SPLIT_MARK, Source
 from tilewright.dialects.errors import OptionError
@@ -199,7 +200,9 @@ class _Parser(argparse.ArgumentParser):
     def refuse(self, argument: str) -> NoReturn:
         """Raise `OptionError` for an argument that it does not know."""
         name = argument.partition("=")[0]
-        meant = get_close_matches(name, self.option_names(), n=1)
+        known = self.option_names()
+        elsewhere = f"--{ELSEWHERE.get(name.lstrip('-'))}"
+        meant = [elsewhere] if elsewhere in known else get_close_matches(name, known, n=1)
         guess = f"did you mean {meant[0]}? " if meant else ""
         raise OptionError(
             f"unexpected argument {argument!r}", hint=f"{guess}tw opt --help lists the options"

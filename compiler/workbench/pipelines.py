@@ -7,7 +7,7 @@ later option takes the place of an earlier one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 
@@ -26,6 +26,13 @@ from tilewright.passes.registry import (
 
 ANCHOR = "builtin.module"
 
+ELSEWHERE: Mapping[str, str] = {
+    "canonicalize": "canonicalize-top",
+    "cse": "eliminate-common-subexpressions",
+    "dce": "eliminate-dead-ops",
+    "inline": "inline-calls",
+}
+"""What mlir-opt and xDSL call passes that have other names here."""
 
 _SPACED_COMMA = re.compile(r"(\{[^}]*\})|\s*,\s*")
 """Options, which stay as they are, or a comma with the space around it, which xDSL refuses."""
@@ -166,6 +173,7 @@ def _options(pass_class: type[ModulePass]) -> list[str]:
 
 def _unknown(name: str, what: str, known: Iterable[str]) -> OptionError:
     known = sorted(known)
-    meant = get_close_matches(name, known, n=1)
+    elsewhere = ELSEWHERE.get(name)
+    meant = [elsewhere] if elsewhere in known else get_close_matches(name, known, n=1)
     guess = f"did you mean {meant[0]!r}? " if meant else ""
     return OptionError(what, hint=f"{guess}one of {', '.join(known)}")

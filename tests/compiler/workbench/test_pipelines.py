@@ -8,6 +8,7 @@ from xdsl.passes import ModulePass
 from tilewright.compiler.cli.opt_options import parse_options
 from tilewright.compiler.pipeline import kernel_passes
 from tilewright.compiler.workbench.pipelines import (
+    ELSEWHERE,
     part_of,
     passes_from_text,
     pipeline_text,
@@ -37,6 +38,17 @@ def test_every_named_pipeline_can_be_built(name: str) -> None:
     assert names(passes_from_text(name))
     assert name not in pass_names()
     assert name in pipeline_names()
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_names_of_mlir_opt_are_answered_by_ours(name: str) -> None:
+    assert ELSEWHERE[name] in PASSES
+    with pytest.raises(OptionError, match=f"did you mean '{ELSEWHERE[name]}'"):
+        passes_from_text(name)
+    with pytest.raises(OptionError, match=f"did you mean --{ELSEWHERE[name]}\\?"):
+        parse_options([f"-{name}"])
+    with pytest.raises(OptionError, match="did you mean --timing"):
+        parse_options(["--timin"])
 
 
 def test_options_go_to_the_passes_that_have_them() -> None:
