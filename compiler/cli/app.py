@@ -386,8 +386,9 @@ def rules_verb(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[check|list|show] [FILE|PASS|NAME]...",
-            help="*.rules files, .py files with passes, or passes; for show the name of a rule.",
+            metavar="[check|list|show] [FILE|PASS|PIPELINE]... [NAME]",
+            help="*.rules files, .py files with passes, passes or pipelines; for show the name of "
+            "a rule behind them.",
         ),
     ] = None,
     rule: Annotated[str, typer.Option("--rule", help="check: only the rule of this name.")] = "",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from tilewright.compiler.cli.output import print_json, print_table
+from tilewright.compiler.workbench.pipelines import passes_from_text
 from tilewright.compiler.workbench.rule_checking import (
     RuleGroup,
     RuleReport,
@@ -16,9 +18,11 @@ from tilewright.compiler.workbench.rule_checking import (
     registered_groups,
     rule_groups,
 )
+from tilewright.compiler.workbench.rule_checking.finding import is_made_of_rules
 from tilewright.compiler.workbench.rule_checking.reports import explain, to_json
 from tilewright.compiler.workbench.rule_checking.texts import first_line, rule_text
 from tilewright.dialects.errors import MiscompileError, OptionError
+from tilewright.passes.registry import pipeline_names
 from tilewright.passes.rules.rule import Rule
 
 ACTIONS = ("check", "list", "show")
@@ -32,9 +36,12 @@ def run_rules(words: Sequence[str], rule: str, *, examples: int, seed: int, json
     """
     action, about = (words[0], words[1:]) if words and words[0] in ACTIONS else ("list", words)
     if action == "show":
-        if len(about) != 1:
-            raise OptionError("tw rules show takes the name of one rule", hint="tw rules list")
-        _show(about[0], json=json)
+        if not about:
+            raise OptionError(
+                "tw rules show takes the name of one rule, behind the files or passes to look in",
+                hint="tw rules list",
+            )
+        _show(about[-1], _groups(about[:-1]), json=json)
         return
     groups = _groups(about)
     if action == "list":
@@ -42,16 +49,36 @@ def run_rules(words: Sequence[str], rule: str, *, examples: int, seed: int, json
         return
     if not about:
         raise OptionError(
-            "tw rules check takes a *.rules file, a .py file with passes, or a pass",
+            "tw rules check takes a *.rules file, a .py file with passes, a pass, or a pipeline",
             hint="tw rules list says which there are",
         )
     _check(groups, about, rule, examples=examples, seed=seed, json=json)
 
 
 def _groups(about: Sequence[str]) -> list[RuleGroup]:
+    """The rules of what is named, those of a pipeline pass by pass; all, if nothing is."""
     if not about:
         return list(registered_groups())
-    return [group for name in about for group in rule_groups(name)]
+    return [
+        group
+        for name in about
+        for each in (_passes_with_rules(name) if name in pipeline_names() else [name])
+        for group in rule_groups(each)
+    ]
+
+
+def _passes_with_rules(pipeline: str) -> list[str]:
+    """The passes of a pipeline that are made of rules, each once; raises `OptionError` if none
+    is."""
+    names = list(dict.fromkeys(each.name for each in passes_from_text(pipeline)))
+    found = [name for name in names if is_made_of_rules(name)]
+    if not found:
+        raise OptionError(
+            f"no pass of the pipeline {pipeline} is made of rules",
+            why=f"it is {', '.join(names)}",
+            hint="tw rules list",
+        )
+    return found
 
 
 def _list(groups: Sequence[RuleGroup], *, json: bool) -> None:
@@ -92,10 +119,13 @@ def _rule_json(group: RuleGroup, rule: Rule) -> dict[str, object]:
     }
 
 
-def _show(name: str, *, json: bool) -> None:
-    found = [pair for pair in _distinct(_groups(())) if pair[1].name == name]
+def _show(name: str, groups: Sequence[RuleGroup], *, json: bool) -> None:
+    rules = list(_distinct(groups))
+    found = [pair for pair in rules if pair[1].name == name]
     if not found:
-        raise OptionError(f"there is no rule {name}", hint="tw rules list")
+        meant = get_close_matches(name, [rule.name for _, rule in rules], n=1)
+        guess = f"did you mean {meant[0]}? " if meant else ""
+        raise OptionError(f"there is no rule {name}", hint=f"{guess}tw rules list")
     if json:
         print_json([_rule_json(group, rule) for group, rule in found])
         return

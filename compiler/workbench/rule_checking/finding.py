@@ -57,7 +57,7 @@ def rule_groups(origin: str | Path | type[RulePass]) -> tuple[RuleGroup, ...]:
     if name not in pass_names():
         raise OptionError(
             f"there are no rules called {name}",
-            hint="a *.rules file, a .py file with passes, or a pass (tw rules list)",
+            hint="a *.rules file, a .py file with passes, a pass or a pipeline (tw rules list)",
         )
     if name == LOWERINGS:
         found = (rule for each in registered_lowerings() for rule in _rules_behind(each))
@@ -68,10 +68,15 @@ def rule_groups(origin: str | Path | type[RulePass]) -> tuple[RuleGroup, ...]:
     return (_group(name, pass_class.rules()),)
 
 
+def is_made_of_rules(pass_name: str) -> bool:
+    """Whether `rule_groups` finds rules by the name of a pass."""
+    return pass_name == LOWERINGS or issubclass(find_pass(pass_name), RulePass)
+
+
 def registered_groups() -> Iterator[RuleGroup]:
     """All rules that there are: of passes made of rules, of lowerings, and of plugins' files."""
     for name in pass_names():
-        if name == LOWERINGS or issubclass(find_pass(name), RulePass):
+        if is_made_of_rules(name):
             yield from rule_groups(name)
     for plugin in plugins.installed_plugins():
         for path in plugin.rules:

@@ -105,6 +105,27 @@ def test_list_and_show(tw: Tw, files: Path) -> None:
     assert "int8 codes" in tw("rules", "show", "LowerMatMulToW8A16").out
 
 
+def test_show_looks_in_files(tw: Tw, files: Path) -> None:
+    for source in ("both.rules", "mine.py"):
+        shown = tw("rules", "show", source, "ReluOfRelu")
+        assert shown.code == 0
+        assert "replace y with top.Relu(x)" in shown.out
+
+
+def test_a_pipeline_is_its_passes(tw: Tw) -> None:
+    """The rules of `compile` are the lowerings."""
+    listed = tw("rules", "list", "simplify", "--json").json
+    passes = {row["of"] for row in listed}
+    assert {"fuse-bias", "simplify-arithmetic"} <= passes
+    assert "convert-top-to-tpu" not in passes
+    assert {row["of"] for row in tw("rules", "list", "compile", "--json").json} == {
+        "convert-top-to-tpu"
+    }
+    checked = tw("rules", "check", "simplify", "--rule", "AddBiasAfterMatMul", "--examples", "5")
+    assert checked.code == 0, checked.err
+    assert "1 of 1 rules are right" in checked.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -114,7 +135,9 @@ def test_list_and_show(tw: Tw, files: Path) -> None:
         (["check", "missing.rules"], "cannot read"),
         (["check", "missing.py"], "cannot load"),
         (["check", "mine.rules", "--rule", "Other"], "there is no rule Other"),
+        (["check", "kernels"], "no pass of the pipeline kernels is made of rules"),
         (["show", "Other"], "there is no rule Other"),
+        (["show", "mine.rules", "ReluOfrelu"], "did you mean ReluOfRelu?"),
         (["show"], "takes the name of one rule"),
     ],
 )
