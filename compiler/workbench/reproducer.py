@@ -4,8 +4,8 @@
     before.mlir      what the failing pass was given
     after.mlir       what it has made of that, if it finished
     inputs.npz       the arguments of the public functions that differences were found with
-    files/           the files that were loaded (`tw --load FILE`), as they were, and the modules
-                     beside them that are imported
+    files/           the files that were loaded (`tw --load FILE`), as they were, with the modules
+                     that they import from beside them, and the rules of their passes
     reproducer.json  the failure, the pipeline, seed and case of inputs, versions
     README.md        the command that replays it
 
@@ -19,7 +19,8 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +41,7 @@ from tilewright.compiler.workbench.runner import Instrument, PassRun
 from tilewright.dialects.context import parse_module, print_module
 from tilewright.dialects.errors import ModelReadError, TilewrightError
 from tilewright.dialects.plugins import PluginFile, installed_plugins, load_file, loaded_files
+from tilewright.passes.rules.rule_pass import RulePass
 
 INPUT, BEFORE, AFTER = "input.mlir", "before.mlir", "after.mlir"
 INPUTS, DESCRIPTION, README = "inputs.npz", "reproducer.json", "README.md"
@@ -252,15 +254,26 @@ def _document(folder: Path) -> dict[str, object]:
 
 
 def _sources(files: Sequence[PluginFile]) -> dict[Path, bytes]:
-    """What files consist of, by paths in one folder: modules beside them that they import, too. Of
-    the latter what has gone is left out."""
-    beside = {
+    """What files consist of, by paths in one folder: the modules that they import from beside them
+    and the rules of passes, too. Of these, what has gone is left out."""
+    needed = {
         path.relative_to(each.path.parent): path.read_bytes()
         for each in files
-        for path in each.beside().values()
+        for path in (*each.beside().values(), *_rule_files(each))
         if path.is_file()
     }
-    return {**beside, **{Path(each.package): each.source for each in files}}
+    return {**needed, **{Path(each.package): each.source for each in files}}
+
+
+def _rule_files(file: PluginFile) -> Iterator[Path]:
+    """The files of rules below a file's folder that it gives, or that passes there name."""
+    folder = file.path.parent
+    paths = [] if file.plugin is None else [path.resolve() for path in file.plugin.rules]
+    for name, source in file.beside().items():
+        for value in vars(sys.modules[name]).values():
+            if isinstance(value, type) and issubclass(value, RulePass) and value.rules_file:
+                paths.append((source.parent / value.rules_file).resolve())
+    return (path for path in paths if path.is_relative_to(folder))
 
 
 def _load_files(folder: Path, names: object) -> None:

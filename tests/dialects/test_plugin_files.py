@@ -333,6 +333,28 @@ def test_a_reproducer_has_the_file_of_rules(write: Write) -> None:
             assert run(["replay", str(folder)]) == MiscompileError.exit_code
 
 
+@pytest.mark.parametrize("gives", ["class P(RulePass):", "PLUGIN = Plugin("])
+def test_a_reproducer_has_the_rules_that_a_file_names(write: Write, gives: str) -> None:
+    plugin = """
+from pathlib import Path
+from tilewright.dialects.plugins import Plugin
+from tilewright.passes.rules.rule_pass import RulePass, rule_pass
+RULES = Path(__file__).parent / "beside.rules"
+"""
+    of_class = "    name = 'by-rules'\n    rules_file = 'beside.rules'\n"
+    of_plugin = "'p', passes={'by-rules': lambda: rule_pass('by-rules', RULES)}, rules=(RULES,))\n"
+    path = write("mine_z", plugin + gives + ("\n" + of_class if ":" in gives else of_plugin))
+    rules = Path("beside.rules")
+    rules.write_text(RULES.partition("lowering")[0].replace("y with x", "y with top.Neg(x)"))
+    command = "opt m.mlir -p by-rules --check-each-pass --reproducers kept -o out.mlir"
+    with plugins.temporarily():
+        assert run([*command.split(), "--load", str(path)]) == MiscompileError.exit_code
+    path.unlink()
+    rules.unlink()
+    (folder,) = Path("kept").iterdir()
+    assert run(["replay", str(folder)]) == MiscompileError.exit_code
+
+
 def test_a_file_of_rules_may_be_called_as_a_pass_is(write: Write) -> None:
     path = Path("a pass.rules")
     path.write_text(RULES)
