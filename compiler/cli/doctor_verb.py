@@ -15,7 +15,10 @@ from tilewright.compiler.cli.output import print_json, print_table
 from tilewright.dialects.errors import InternalError, OptionError, TilewrightError
 from tilewright.dialects.plugins import Installed, Kind, discover, require_modules
 
-PACKAGES = ("tilewright", "xdsl", "numpy", "numba", "ml-dtypes", "msgspec", "typer")
+PACKAGES = (
+    *("tilewright", "xdsl", "numpy", "numba", "ml-dtypes", "msgspec", "typer"),
+    *("lark", "hypothesis", "threadpoolctl"),
+)
 OLDEST_PYTHON = (3, 11)
 
 
