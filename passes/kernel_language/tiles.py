@@ -6,6 +6,8 @@ tile is all that is used, the operation before it writes it at once: `finishing.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from xdsl.ir import SSAValue
 
 from tilewright.dialects.bdc import BinaryFunction, UnaryFunction
@@ -18,15 +20,15 @@ Number = int | float
 _COMMUTES = {BinaryFunction.ADD, BinaryFunction.MUL, BinaryFunction.MAX, BinaryFunction.MIN}
 
 
-class Operators:
+class Operators(ABC):
     """What tiles and local buffers share: `+ - * /` with tiles, columns, replicated rows and
     numbers. The smaller operand meets every row or column of the larger one.
     """
 
     @property
+    @abstractmethod
     def tile(self) -> Tile:
         """The tile to compute with."""
-        raise NotImplementedError
 
     def __add__(self, other: Operators | Number) -> Tile:
         return combine(BinaryFunction.ADD, self, other)
