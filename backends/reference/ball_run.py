@@ -31,9 +31,6 @@ BallWeights: TypeAlias = Callable[[str, Operation], Ball | Array]
 RunProgram: TypeAlias = Callable[[ProgramOp, list[Ball]], list[Ball]]
 """Runs a `bdc.program` on a ball for each of its arguments and returns them as they are after."""
 
-AtCall: TypeAlias = Callable[[graph.Call, str, list[Ball]], list[Ball]]
-"""Sees the results of a callee that ran under a scope; returns what the caller goes on with."""
-
 
 class BallRun(GraphRun[Ball]):
     """A run of a function on balls: see `executor.run_with_bounds`."""
@@ -46,10 +43,8 @@ class BallRun(GraphRun[Ball]):
         arithmetic: Arithmetic,
         run_program: RunProgram | None,
         on_op: Observer[Ball] | None,
-        at_call: AtCall | None,
     ) -> None:
         super().__init__(module, on_op)
-        self._at_call = at_call
         self._weights = weights
         self._states = states
         self._own: dict[str, Ball] = {}
@@ -96,9 +91,6 @@ class BallRun(GraphRun[Ball]):
             self._own[key] = Ball(ball.value.copy(), ball.radii.copy())
             self._states[key] = self._own[key]
         return self.fitted(self._own[key], op.result, f"state {key!r}")
-
-    def after_call(self, op: graph.Call, scope: str, results: list[Ball]) -> list[Ball]:
-        return results if self._at_call is None else self._at_call(op, scope, results)
 
     def evaluate(self, op: Operation, operands: list[Ball]) -> list[Ball]:
         try:

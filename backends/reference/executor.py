@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
 from tilewright.backends.reference import float64, typed
-from tilewright.backends.reference.ball_run import AtCall, BallRun, BallWeights, RunProgram
+from tilewright.backends.reference.ball_run import BallRun, BallWeights, RunProgram
 from tilewright.backends.reference.balls import FLOAT64, Arithmetic, Ball
 from tilewright.backends.reference.evaluation import write_rows
 from tilewright.backends.reference.graph_run import GraphRun, Observer
@@ -73,7 +73,6 @@ def run_with_bounds(
     arithmetic: Arithmetic = FLOAT64,
     run_program: RunProgram | None = None,
     on_op: Observer[Ball] | None = None,
-    at_call: AtCall | None = None,
 ) -> list[Ball]:
     """The results of function `name` of a module of any stage: values, and how far they may be off.
 
@@ -93,15 +92,14 @@ def run_with_bounds(
     `on_op(op, scope, inputs, outputs)` sees every op but calls, weights and states, after it ran;
     what it sees of a state changes later.
 
-    `at_call(op, scope, results)` sees what a callee has returned under `scope`, and says what the
-    caller goes on with. Radii grow with every layer as if all errors conspired: a comparison of two
-    modules should compare here, and let both go on with one's values, `Ball.exact(value)`.
+    Radii grow with every layer as if all errors conspired: they say little of a deep model as a
+    whole.
 
     Raises `IRError` for a missing or recursive function or kernel, for a kernel that breaks a rule,
     and for a `bdc.program` without `run_program`; `OptionError` for inputs, weights or states that
     do not fit; `UnsupportedError` for an op without a rule (`composition.register`).
     """
-    run = BallRun(module, weights, states, arithmetic, run_program, on_op, at_call)
+    run = BallRun(module, weights, states, arithmetic, run_program, on_op)
     balls = [x if isinstance(x, Ball) else Ball.exact(x) for x in inputs]
     return run.start(name, balls)
 

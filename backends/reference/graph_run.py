@@ -46,11 +46,6 @@ class GraphRun(ABC, Generic[V]):
     def evaluate(self, op: Operation, operands: list[V]) -> list[V]:
         """The results of any other op."""
 
-    def after_call(self, op: graph.Call, scope: str, results: list[V]) -> list[V]:
-        """What a caller goes on with after a callee has run under `scope`: its results."""
-        del op, scope
-        return results
-
     def call(
         self, name: str, inputs: Sequence[V], scope: str = "", callers: tuple[str, ...] = ()
     ) -> list[V]:
@@ -88,7 +83,6 @@ class GraphRun(ABC, Generic[V]):
         if isinstance(op, graph.Call):
             for inner in op.scope_names:
                 results = self.call(op.callee.string_value(), operands, scope + inner, callers)
-                results = self.after_call(op, scope + inner, results)
                 operands = [*results, *operands[len(results) :]]
             return operands[: len(op.results)]
         if isinstance(op, graph.Weight):

@@ -284,22 +284,6 @@ def test_states_live_between_runs(tiled: bool) -> None:
     assert (given_state.value == 7).all()
 
 
-def test_calls_can_be_cut() -> None:
-    module = syntax_of_states()
-    seen: list[tuple[str, str]] = []
-
-    def at_call(op: graph.Call, scope: str, results: list[Ball]) -> list[Ball]:
-        seen.append((op.callee.string_value(), scope))
-        assert np.all(results[0].radius > 0)
-        return [Ball.exact(np.full((1, 4), 5.0))]
-
-    row, at = np.ones((1, 4)), np.array([1], np.int32)
-    (result,) = bounded(module, [row, at], at_call=at_call)
-    assert seen == [("layer", "a."), ("layer", "b.")]
-    np.testing.assert_array_equal(result.value[1], -5)
-    assert (result.radius[1] == 0).all()
-
-
 def test_every_op_is_seen() -> None:
     module = syntax_of_states()
     names: list[str] = []
