@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import DiagnosticException, PassFailedException, VerifyException
 
-from tilewright.compiler.workbench.pass_errors import raised_at
+from tilewright.compiler.workbench.pass_errors import op_of, raised_at
 from tilewright.dialects.errors import (
     InternalError,
     IRError,
@@ -21,7 +20,6 @@ from tilewright.dialects.errors import (
     ModelReadError,
     TilewrightError,
 )
-from tilewright.dialects.scopes import where_of
 
 FailureKind = Literal["miscompilation", "illegal IR", "refusal", "exception"]
 """The module computes something else; the pass has left IR that a verifier or a stage's legality
@@ -101,7 +99,7 @@ def failure_of(error: Exception, pass_: ModulePass, pass_number: int) -> Failure
     else:
         code = IRError.exit_code if kind == "illegal IR" else InternalError.exit_code
         message = f"{type(error).__name__}: {error}{raised_at(pass_, error)}"
-    return Failure(kind, pass_.name, pass_number, detail, message, code, op=_op_of(error) or "")
+    return Failure(kind, pass_.name, pass_number, detail, message, code, op=op_of(error) or "")
 
 
 def _rule(error: Exception) -> str:
@@ -114,13 +112,3 @@ def _raised_in(error: Exception) -> str:
     """The innermost function that the exception passed, as `file.py:function`."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "?"
-
-
-def _op_of(error: BaseException) -> str | None:
-    """The op that the innermost function with a variable `op` was at when it raised."""
-    found: str | None = None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        op = frame.f_locals.get("op")
-        if isinstance(op, Operation) and op.parent is not None:
-            found = where_of(op)
-    return found

@@ -66,6 +66,6 @@ def op_of(error: BaseException) -> str | None:
     found: str | None = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         op = frame.f_locals.get("op")
-        if isinstance(op, Operation):
+        if isinstance(op, Operation) and op.parent is not None:
             found = where_of(op)
     return found
