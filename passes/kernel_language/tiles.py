@@ -30,6 +30,23 @@ class Operators(ABC):
     def tile(self) -> Tile:
         """The tile to compute with."""
 
+    @property
+    @abstractmethod
+    def type(self) -> LocalType:
+        """Largest extents and element type."""
+
+    @property
+    def rows(self) -> int:
+        return self.type.rows
+
+    @property
+    def cols(self) -> int:
+        return self.type.cols
+
+    @property
+    def dtype(self) -> ElementType:
+        return self.type.element
+
     def __add__(self, other: Operators | Number) -> Tile:
         return combine(BinaryFunction.ADD, self, other)
 
@@ -86,18 +103,6 @@ class Tile(Operators):
         return self._value.type
 
     @property
-    def rows(self) -> int:
-        return self.type.rows
-
-    @property
-    def cols(self) -> int:
-        return self.type.cols
-
-    @property
-    def dtype(self) -> ElementType:
-        return self.type.element
-
-    @property
     def replicated(self) -> bool:
         """Whether it is one row, of which every lane has a copy."""
         return self.type.replicated
@@ -121,10 +126,14 @@ class Local(Operators):
 
     def __init__(self, kind: LocalType, tile: Tile | None = None) -> None:
         require_fit(kind)
-        self.type = kind
+        self._type = kind
         self._tile = tile
         self._place = current().scopes[-1]
         self._place.locals.append(self)
+
+    @property
+    def type(self) -> LocalType:
+        return self._type
 
     @property
     def is_set(self) -> bool:
@@ -138,18 +147,6 @@ class Local(Operators):
                 hint="assign first, outside of the loop that reads it, or begin with tk.zeros",
             )
         return self._tile
-
-    @property
-    def rows(self) -> int:
-        return self.type.rows
-
-    @property
-    def cols(self) -> int:
-        return self.type.cols
-
-    @property
-    def dtype(self) -> ElementType:
-        return self.type.element
 
     def put(self, tile: Tile) -> None:
         """Assign without a check, as the loops do."""
