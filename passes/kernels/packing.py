@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilewright.dialects.memory_types import VECTOR_BYTES, align_up
-
 
 @dataclass(frozen=True)
 class Request:
@@ -98,23 +96,3 @@ def _taken(requests: Sequence[Request], placed: Places, number: int) -> list[tup
         if other.first <= mine.last and mine.first <= other.last
         for start in starts
     ]
-
-
-def fits_together(requests: Sequence[Request], places: Places) -> bool:
-    """Whether no two buffers that are live at the same time overlap, and all are aligned."""
-    ranges = [
-        (number, start, start + request.size_bytes)
-        for number, (request, starts) in enumerate(zip(requests, places, strict=True))
-        for start in starts
-    ]
-    for i, (one, start, stop) in enumerate(ranges):
-        if start != align_up(start, VECTOR_BYTES):
-            return False
-        for other, low, high in ranges[:i]:
-            live = (
-                requests[one].first <= requests[other].last
-                and requests[other].first <= requests[one].last
-            )
-            if live and low < stop and start < high:
-                return False
-    return True

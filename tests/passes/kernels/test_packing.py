@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hypothesis import given
-from tests.passes.kernels.placements import MEMORY, end, requests
+from tests.passes.kernels.placements import MEMORY, end, fits_together, requests
 
-from tilewright.passes.kernels.packing import Request, fits_together, pack
+from tilewright.passes.kernels.packing import Request, pack
 
 
 @given(requests())

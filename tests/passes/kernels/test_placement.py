@@ -7,10 +7,10 @@ from itertools import combinations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.passes.kernels.placements import MEMORY, end, requests
+from tests.passes.kernels.placements import MEMORY, end, fits_together, requests
 
 from tilewright.passes.kernels import placement
-from tilewright.passes.kernels.packing import Places, Request, fits_together, pack
+from tilewright.passes.kernels.packing import Places, Request, pack
 from tilewright.passes.kernels.placement import Operands, lost_cycles, place
 
 
