@@ -23,6 +23,7 @@ from tilewright.compiler.workbench.pipelines import passes_from_text, pipeline_t
 from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
 from tilewright.dialects.errors import IRError, OptionError
 from tilewright.dialects.levels import level_of
+from tilewright.dialects.quantization import DENSE, check_quant
 from tilewright.dialects.scopes import where_of
 from tilewright.passes.allocate_local_memory import AllocateLocalMemoryPass
 from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass, specialize_scales
@@ -30,7 +31,6 @@ from tilewright.passes.decompose_composites import DecomposeCompositesPass
 from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.emit_commands import EmitCommandsPass
 from tilewright.passes.insert_waits import InsertWaitsPass
-from tilewright.passes.lowerings.conversion import QUANT_MODES
 from tilewright.passes.registry import STAGES
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
@@ -54,15 +54,12 @@ class CompileOptions:
     tpu_passes: str = ""
 
     def __post_init__(self) -> None:
-        if self.quant not in QUANT_MODES:
-            raise OptionError(
-                f"unknown quantization {self.quant!r}", hint=f"one of {', '.join(QUANT_MODES)}"
-            )
+        check_quant(self.quant)
         if self.act not in ("f16", "bf16"):
-            raise OptionError(f"unknown activation type {self.act!r} for w8a16", hint="f16 or bf16")
-        if self.quant != "w8a16" and (self.quant_head or self.quant_embedding):
+            raise OptionError(f"unknown activation type {self.act!r}", hint="f16 or bf16")
+        if self.quant in DENSE and (self.quant_head or self.quant_embedding):
             raise OptionError(
-                f"--quant-head and --quant-embedding need --quant w8a16, not {self.quant}"
+                f"--quant-head and --quant-embedding need a quantized --quant, not {self.quant}"
             )
         lowering_passes(self)  # wrong passes are an error before the model is read
 

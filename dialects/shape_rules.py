@@ -11,6 +11,8 @@ from math import prod
 
 from xdsl.utils.exceptions import VerifyException
 
+from tilewright.dialects.quantization import CodeFormat
+
 Shape = tuple[int, ...]
 
 
@@ -52,12 +54,28 @@ def matmul(x: Shape, right: Shape, bias: Shape | None, *, right_transpose: bool)
     return (*x[:-1], cols)
 
 
-def w8a16_matmul(x: Shape, codes: Shape, scale: Shape, bias: Shape | None) -> Shape:
-    """`[..., K]` times codes `[N, K]` with a scale a row."""
+def a16_matmul(
+    x: Shape,
+    codes: Shape,
+    scale: Shape,
+    zero: Shape | None,
+    bias: Shape | None,
+    code_format: CodeFormat,
+) -> Shape:
+    """`[..., K]` times codes `[N, bytes of K]` with scales `[N, G]`, `K / G` inputs each."""
     depth = last_dim("x", x)
     require_rank("codes", codes, 2)
-    require(depth == codes[1], f"x has depth {depth}, codes have depth {codes[1]}")
-    require_shape("scale", scale, (codes[0], 1))
+    held = codes[1] * 8 // code_format.bits
+    require(
+        code_format.row_bytes(depth) == codes[1], f"x has depth {depth}, codes have depth {held}"
+    )
+    require(
+        len(scale) == 2 and scale[0] == codes[0] and depth % scale[1] == 0,
+        f"scale is {text((codes[0], 1))} or a column for each of equal groups of {depth}, "
+        f"not {text(scale)}",
+    )
+    if zero is not None:
+        require_shape("zero", zero, scale)
     if bias is not None:
         require_shape("bias", bias, (codes[0],))
     return (*x[:-1], codes[0])

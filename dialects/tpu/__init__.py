@@ -53,6 +53,10 @@ from tilewright.dialects.tpu.normalization import (
     SoftmaxOp,
 )
 from tilewright.dialects.tpu.quantized import (
+    A16MatMul,
+    CodeFormatAttr,
+    F8A16MatMulOp,
+    W4A16MatMulOp,
     W8A16GatherOp,
     W8A16MatMulOp,
 )
@@ -109,6 +113,8 @@ Tpu = Dialect(
         LayerNormOp,
         SoftmaxOp,
         W8A16MatMulOp,
+        W4A16MatMulOp,
+        F8A16MatMulOp,
         W8A16GatherOp,
         ReduceOp,
         ReshapeOp,
@@ -122,10 +128,11 @@ Tpu = Dialect(
         GatherOp,
         CacheUpdateOp,
     ],
-    [WeightFormAttr],
+    [WeightFormAttr, CodeFormatAttr],
 )
 
 __all__ = [
+    "A16MatMul",
     "AbsOp",
     "AddConstOp",
     "AddOp",
@@ -134,10 +141,12 @@ __all__ = [
     "CacheUpdateOp",
     "CallOp",
     "CastOp",
+    "CodeFormatAttr",
     "ConcatOp",
     "DivOp",
     "ErfOp",
     "ExpOp",
+    "F8A16MatMulOp",
     "GELUOp",
     "GatherOp",
     "LaunchOp",
@@ -167,6 +176,7 @@ __all__ = [
     "TanhOp",
     "Tpu",
     "TpuOp",
+    "W4A16MatMulOp",
     "W8A16GatherOp",
     "W8A16MatMulOp",
     "WeightForm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xdsl.dialects.builtin import TensorType
 from xdsl.dialects.func import ReturnOp
@@ -11,14 +11,27 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from tilewright.dialects import top, tpu
 from tilewright.dialects.element_types import BF16, F16, F32, I8, ElementType, tensor_type
-from tilewright.dialects.errors import OptionError
+from tilewright.dialects.errors import OptionError, UnsupportedError
 from tilewright.dialects.graph import shape_of, storage_of
+from tilewright.dialects.quantization import (
+    DEFAULT_SCHEME,
+    DENSE,
+    Scheme,
+    check_quant,
+    parse_scheme,
+)
+from tilewright.dialects.scopes import where_of
 from tilewright.passes.specialize_scales import SCALE_ATTRIBUTE
 
 ROLE_ATTRIBUTE = "top.role"
 """On a `top.MatMul`: `"head"`; on a `top.Gather`: `"embedding"`."""
 
-QUANT_MODES = ("f32", "f16", "bf16", "w8a16")
+QUANT_ATTRIBUTE = "top.quant"
+"""On a `top.Weight`: the scheme, or the dense element type, that it is stored in (see
+`specialize_weights`); that of the options if it is not there."""
+
+QUANT_MODES = (*DENSE, "w8a16")
+"""What `quant` may be for weights of any shape."""
 ACTIVATIONS = ("f16", "bf16")
 _ELEMENTS = {"f32": F32, "f16": F16, "bf16": BF16}
 
@@ -33,17 +46,14 @@ class ConversionOptions:
     quant_embedding: bool = False
 
     def __post_init__(self) -> None:
-        if self.quant not in QUANT_MODES:
-            raise OptionError(
-                f"unknown quantization {self.quant!r}", hint=f"one of {', '.join(QUANT_MODES)}"
-            )
+        check_quant(self.quant)
         if self.act not in ACTIVATIONS:
             raise OptionError(f"unknown activation type {self.act!r}", hint="f16 or bf16")
 
     @property
     def compute(self) -> ElementType:
         """The type in which activations are stored."""
-        return _ELEMENTS[self.act if self.quant == "w8a16" else self.quant]
+        return _ELEMENTS[self.quant if self.quant in DENSE else self.act]
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,28 @@ class Mark:
     casts: int
 
 
+@dataclass(frozen=True)
+class QuantizedParts:
+    """A quantized matrix: what `tpu.A16MatMul` takes of it."""
+
+    codes: SSAValue
+    scale: SSAValue
+    zero: SSAValue | None
+
+
+def suggestion(scheme: Scheme, depth: int) -> str:
+    """What to use where the group of `scheme` does not divide `depth`."""
+    smaller = [g for g in (128, 64, 32, 16) if g < scheme.group and depth % g == 0]
+    names = [replace(scheme, group=g).name for g in (*smaller[:1], 0)]
+    return "use " + " or ".join(names)
+
+
 class Conversion:
     """The new function: `block` is its body so far, `values` maps old values to new ones.
 
-    A lowering reads operands (`read`, `codes_and_scale`), appends ops (`append`, `append_same`) and
-    returns what stands for its op's results. It does not change the old function. What it has
-    appended before it answers None is taken back.
+    A lowering reads operands (`read`, `quantized`, `codes_and_scale`), appends ops (`append`,
+    `append_same`) and returns what stands for its op's results. It does not change the old
+    function. What it has appended before it answers None is taken back.
     """
 
     def __init__(
@@ -74,7 +100,7 @@ class Conversion:
         self.kept: dict[SSAValue, ElementType] = {}
         """Of the results that kept their `top` op, and f32: what the conversion gives them."""
         self._f32_values = f32_values
-        self._weights: dict[tuple[SSAValue, str, ElementType, bool], SSAValue] = {}
+        self._weights: dict[tuple[SSAValue, str, ElementType, str, bool], SSAValue] = {}
         self._casts: dict[tuple[SSAValue, ElementType], SSAValue] = {}
 
     def element(self, value: SSAValue) -> ElementType:
@@ -103,35 +129,78 @@ class Conversion:
         return self._casts[new, wanted]
 
     def weight(
-        self, old: top.WeightOp, form: str, element: ElementType, transposed: bool = False
+        self,
+        old: top.WeightOp,
+        form: str,
+        element: ElementType,
+        shape: Sequence[int] | None = None,
+        *,
+        scheme: str = DEFAULT_SCHEME,
+        bias: str | None = None,
+        transposed: bool = False,
     ) -> SSAValue:
-        """A weight in a form (`dense`, `codes`, `scale`), made once.
+        """A weight in a form of `tpu.Weight`, made once; `shape` is its own if left out.
 
-        `codes` and `scale` are those of `[N, K]`; `transposed` says that the source is `[K, N]`.
+        Quantized forms are of `[N, K]`; `transposed` says that the source is `[K, N]`.
         """
-        made = (old.result, form, element, transposed)
+        made = (old.result, form, element, scheme, transposed)
         if made not in self._weights:
-            shape = shape_of(old.result)[::-1] if transposed else shape_of(old.result)
-            if form == "scale":
-                shape = (shape[0], 1)
-            op = tpu.WeightOp(old.key.data, shape, element, form=form, transposed=transposed)
+            op = tpu.WeightOp(
+                old.key.data,
+                shape_of(old.result) if shape is None else shape,
+                element,
+                form=form,
+                scheme=scheme,
+                bias=bias,
+                transposed=transposed,
+            )
             op.location = old.location
             self.block.add_op(op)
             self._weights[made] = op.result
         return self._weights[made]
 
+    def quant_of(self, weight: top.WeightOp) -> str:
+        """The scheme, or the dense element type, that a weight is to be stored in."""
+        mark = weight.attributes.get(QUANT_ATTRIBUTE)
+        return self.options.quant if mark is None else getattr(mark, "data", "")
+
+    def quantized(
+        self, weight: top.WeightOp, scheme: Scheme, *, transposed: bool = False
+    ) -> QuantizedParts:
+        """The codes, scales and zero points of a matrix.
+
+        The scales are f32 where the weight is marked (`specialize_weights`), else `compute`. Raises
+        `UnsupportedError` where the group does not divide the inputs.
+        """
+        channels, depth = shape_of(weight.result)[:: -1 if transposed else 1]
+        if not scheme.fits(depth):
+            raise UnsupportedError(
+                f"groups of {scheme.group} do not divide the {depth} inputs of weight "
+                f"{weight.key.data!r}",
+                where=where_of(weight),
+                hint=f"{suggestion(scheme, depth)}, or --quant-rule for this weight",
+            )
+        groups = (channels, scheme.groups(depth))
+        codes = (channels, scheme.format.row_bytes(depth))
+        scale = F32 if SCALE_ATTRIBUTE in weight.attributes else self.compute
+
+        def part(form: str, element: ElementType, shape: tuple[int, ...]) -> SSAValue:
+            return self.weight(
+                weight, form, element, shape, scheme=scheme.name, transposed=transposed
+            )
+
+        return QuantizedParts(
+            part("codes", I8, codes),
+            part("scale", scale, groups),
+            part("zero", I8, groups) if scheme.zero_point else None,
+        )
+
     def codes_and_scale(
         self, weight: top.WeightOp, *, transposed: bool = False
     ) -> tuple[SSAValue, SSAValue]:
-        """The int8 codes `[N, K]` of a matrix and its scales `[N, 1]`.
-
-        The scales are f32 where the weight is marked (`specialize_scales`), else `compute`.
-        """
-        scale = F32 if SCALE_ATTRIBUTE in weight.attributes else self.compute
-        return (
-            self.weight(weight, "codes", I8, transposed),
-            self.weight(weight, "scale", scale, transposed),
-        )
+        """The int8 codes `[N, K]` of a matrix and its scales `[N, 1]`: `quantized` as `w8a16`."""
+        parts = self.quantized(weight, parse_scheme(DEFAULT_SCHEME), transposed=transposed)
+        return parts.codes, parts.scale
 
     def append(self, new: Operation, source: Operation) -> Sequence[SSAValue]:
         """Append `new`, which stands where `source` stood in the model; returns its results."""

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from xdsl.ir import SSAValue
 
 from tilewright.dialects import top, tpu
+from tilewright.dialects.quantization import DENSE
 from tilewright.passes.lowerings.conversion import Conversion, role_of
 from tilewright.passes.lowerings.registry import lowering
 
 
-@lowering(top.GatherOp, quant="w8a16", quant_embedding=True, name="LowerGatherToW8A16")
+@lowering(top.GatherOp, quant_embedding=True, name="LowerGatherToW8A16")
 def lower_gather_to_w8a16(op: top.GatherOp, convert: Conversion) -> Sequence[SSAValue] | None:
-    """The embedding picks rows of int8 codes.
+    """The embedding picks rows of int8 codes, whatever the scheme of the linear layers is.
 
     top.Gather %table, %ids -> tpu.W8A16Gather %codes scale %scale, %ids
     """
     table = op.table.owner
     if role_of(op) != "embedding" or not isinstance(table, top.WeightOp):
+        return None
+    if convert.options.quant in DENSE:
         return None
     codes, scale = convert.codes_and_scale(table)
     indices = convert.read(op.indices)
