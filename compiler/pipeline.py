@@ -26,12 +26,13 @@ from tilewright.dialects.levels import level_of
 from tilewright.dialects.quantization import DENSE, check_quant
 from tilewright.dialects.scopes import where_of
 from tilewright.passes.allocate_local_memory import AllocateLocalMemoryPass
-from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass, specialize_scales
+from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass
 from tilewright.passes.decompose_composites import DecomposeCompositesPass
 from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.emit_commands import EmitCommandsPass
 from tilewright.passes.insert_waits import InsertWaitsPass
 from tilewright.passes.registry import STAGES
+from tilewright.passes.specialize_weights import SCALE_ATTRIBUTE, specialize_weights
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
 _STRUCTURE = frozenset(("builtin.module", "func.func", "func.return"))
@@ -148,7 +149,7 @@ def lower(module: ModuleOp, options: CompileOptions, *, f32_scales: Iterable[str
     run_passes(lowered, passes.top)
     if passes.top:
         _check_level(lowered, "top", f"--top-passes {options.top_passes!r}")
-    specialize_scales(lowered, frozenset(f32_scales))
+    specialize_weights(lowered, {key: {SCALE_ATTRIBUTE: "f32"} for key in f32_scales})
     run_passes(lowered, (passes.conversion, *passes.tpu))
     if passes.tpu:
         _check_level(lowered, "tpu", f"--tpu-passes {options.tpu_passes!r}")

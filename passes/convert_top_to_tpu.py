@@ -23,9 +23,6 @@ from tilewright.passes.lowerings import Conversion, ConversionOptions, lowerings
 from tilewright.passes.lowerings.checking import check_lowered
 from tilewright.passes.lowerings.conversion import typed
 from tilewright.passes.lowerings.f32_values import f32_values
-from tilewright.passes.specialize_scales import specialize_scales
-
-__all__ = ["ConvertTopToTpuPass", "specialize_scales"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class ConvertTopToTpuPass(ModulePass):
     - `quant_embedding`: quantize also the table of the `top.Gather` with `top.role = "embedding"`.
 
     The result of the head, and of a matrix product that a public function returns, is f32. Weights
-    with `top.scale = "f32"` (see `specialize_scales`) have f32 scales.
+    with `top.scale = "f32"` (see `specialize_weights`) have f32 scales.
 
     How an op is converted is said by a lowering (`tilewright.passes.lowerings`); its application is
     a step. An op whose step is held back stays as it is: operands are cast to f32 for it, and its

@@ -21,14 +21,10 @@ from tilewright.dialects.quantization import (
     parse_scheme,
 )
 from tilewright.dialects.scopes import where_of
-from tilewright.passes.specialize_scales import SCALE_ATTRIBUTE
+from tilewright.passes.specialize_weights import QUANT_ATTRIBUTE, SCALE_ATTRIBUTE
 
 ROLE_ATTRIBUTE = "top.role"
 """On a `top.MatMul`: `"head"`; on a `top.Gather`: `"embedding"`."""
-
-QUANT_ATTRIBUTE = "top.quant"
-"""On a `top.Weight`: the scheme, or the dense element type, that it is stored in (see
-`specialize_weights`); that of the options if it is not there."""
 
 QUANT_MODES = (*DENSE, "w8a16")
 """What `quant` may be for weights of any shape."""

@@ -9,13 +9,9 @@ from xdsl.ir import SSAValue
 from tilewright.dialects import top, tpu
 from tilewright.dialects.element_types import F32, ElementType
 from tilewright.dialects.quantization import DENSE, CodeFormat, Scheme, parse_scheme
-from tilewright.passes.lowerings.conversion import (
-    QUANT_ATTRIBUTE,
-    Conversion,
-    is_head,
-    is_returned,
-)
+from tilewright.passes.lowerings.conversion import Conversion, is_head, is_returned
 from tilewright.passes.lowerings.registry import lowering
+from tilewright.passes.specialize_weights import QUANT_ATTRIBUTE
 
 
 @lowering(top.MatMulOp, name="LowerMatMulToW8A16", benefit=2)

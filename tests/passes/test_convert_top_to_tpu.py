@@ -18,7 +18,8 @@ from tilewright.dialects.element_types import BF16, F16, F32, ElementType
 from tilewright.dialects.errors import OptionError
 from tilewright.dialects.graph import storage_of
 from tilewright.dialects.scopes import functions_of, op_name, source_of, walk_calls
-from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass, specialize_scales
+from tilewright.passes.convert_top_to_tpu import ConvertTopToTpuPass
+from tilewright.passes.specialize_weights import specialize_weights
 
 Array = npt.NDArray[Any]
 
@@ -65,7 +66,7 @@ def convert(text: str, f32_scales: frozenset[str] = frozenset(), **options: Any)
     """The verified tpu module of top IR text."""
     module = parse_module(text, "test.mlir")
     verify_module(module)
-    specialize_scales(module, f32_scales)
+    specialize_weights(module, {key: {"top.scale": "f32"} for key in f32_scales})
     verify_module(module)
     ConvertTopToTpuPass(**options).apply(make_context(), module)
     verify_module(module)

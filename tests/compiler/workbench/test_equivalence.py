@@ -35,7 +35,7 @@ from tilewright.dialects.errors import MiscompileError, OptionError
 from tilewright.dialects.graph.base import float_attr
 from tilewright.dialects.scopes import functions_of
 from tilewright.passes.lowerings.conversion import is_returned
-from tilewright.passes.specialize_scales import specialize_scales
+from tilewright.passes.specialize_weights import specialize_weights
 
 Array = npt.NDArray[Any]
 Make = Callable[[], ModuleOp]
@@ -104,7 +104,7 @@ def test_a_pass_that_splits_chains_is_right() -> None:
     key = "transformer.encoder.layers.1.mlp.dense_4h_to_h.weight"
 
     def split(module: ModuleOp) -> None:
-        specialize_scales(module, frozenset({key}))
+        specialize_weights(module, {key: {"top.scale": "f32"}})
         assert len([op for op in module.walk() if isinstance(op, top.CallOp)]) > 2
 
     assert failure_after(split, language_model()) == ""

@@ -1,14 +1,15 @@
-"""Functions of their own for the layers whose scales are stored as f32.
+"""Functions of their own for the layers whose weights are stored differently.
 
-docs/numerics.md: where a stored f16 scale would be subnormal, the scales of that tensor are f32.
-Which tensors those are is known by resolved key, after quantization; layers that share a function
-may differ in it.
+How a weight is stored may differ between layers that share a function: a rule of the user's gives
+one of them another scheme, or its scales are stored as f32 because f16 ones would be subnormal
+(docs/numerics.md). What differs is known by resolved key, and stands on `top.Weight` as attributes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from typing import NamedTuple, TypeAlias
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
@@ -16,24 +17,49 @@ from xdsl.dialects.func import FuncOp
 from tilewright.dialects import top
 from tilewright.dialects.scopes import functions_of
 
+QUANT_ATTRIBUTE = "top.quant"
+"""On a `top.Weight`: the scheme, or the dense element type, that it is stored in; that of the
+options if it is not there."""
+
 SCALE_ATTRIBUTE = "top.scale"
 """On a `top.Weight`: `"f32"` if its scales are stored as f32."""
 
 
-def specialize_scales(module: ModuleOp, f32_scale_keys: frozenset[str]) -> None:
-    """Mark the weights with the resolved keys `f32_scale_keys` with `top.scale = "f32"`.
+class _Mark(NamedTuple):
+    """An attribute of the weight with a key, which is relative to the function that is marked."""
+
+    key: str
+    attribute: str
+    value: str
+
+
+_Pattern: TypeAlias = frozenset[_Mark]
+
+
+def specialize_weights(module: ModuleOp, marks: Mapping[str, Mapping[str, str]]) -> None:
+    """Give the weights with the resolved keys of `marks` the attributes that stand there.
 
     A private function that is called for layers with different marks is cloned, once for each
-    pattern of marks. Functions that nothing calls any more are removed. Requires a verified module.
+    pattern of marks, and chains of calls are split accordingly. Functions that nothing calls any
+    more are removed. Requires a verified module.
     """
-    if not f32_scale_keys:
+    pattern = frozenset(
+        _Mark(key, attribute, value)
+        for key, attributes in marks.items()
+        for attribute, value in attributes.items()
+    )
+    if not pattern:
         return
     called_before = set(_callees(functions_of(module).values()))
     variants = _Variants(module)
     for name, function in functions_of(module).items():
         if function.sym_visibility is None:
-            variants.mark(function, f32_scale_keys & variants.keys_of(name))
+            variants.mark(function, _of_keys(pattern, variants.keys_of(name)))
     _remove_unused(module, called_before)
+
+
+def _of_keys(pattern: _Pattern, keys: frozenset[str]) -> _Pattern:
+    return frozenset(mark for mark in pattern if mark.key in keys)
 
 
 def _remove_unused(module: ModuleOp, candidates: set[str]) -> None:
@@ -60,14 +86,14 @@ def _callees(functions: Iterable[FuncOp]) -> Iterator[str]:
 
 
 class _Variants:
-    """The functions of a module and their clones, by the relative keys that are marked in them."""
+    """The functions of a module and their clones, by the marks that are made in them."""
 
     def __init__(self, module: ModuleOp) -> None:
         self._originals = {name: op.clone() for name, op in functions_of(module).items()}
         self._block = module.body.block
         self._names = set(self._originals)
         self._keys: dict[str, frozenset[str]] = {}
-        self._variants: dict[tuple[str, frozenset[str]], str] = {}
+        self._variants: dict[tuple[str, _Pattern], str] = {}
 
     def keys_of(self, name: str) -> frozenset[str]:
         """The keys of the weights that a function reads, also through calls, relative to it."""
@@ -80,24 +106,30 @@ class _Variants:
             self._keys[name] = frozenset(own)
         return self._keys[name]
 
-    def mark(self, function: FuncOp, pattern: frozenset[str]) -> None:
-        """Mark the weights with the relative keys `pattern`, here and in the functions called."""
+    def mark(self, function: FuncOp, pattern: _Pattern) -> None:
+        """Make the marks of `pattern`, here and in the functions called."""
         if not pattern:
             return
         for op in list(function.walk()):
-            if isinstance(op, top.WeightOp) and op.key.data in pattern:
-                op.attributes[SCALE_ATTRIBUTE] = StringAttr("f32")
+            if isinstance(op, top.WeightOp):
+                for mark in pattern:
+                    if mark.key == op.key.data:
+                        op.attributes[mark.attribute] = StringAttr(mark.value)
             elif isinstance(op, top.CallOp):
                 self._split(op, pattern)
 
-    def _split(self, call: top.CallOp, pattern: frozenset[str]) -> None:
+    def _split(self, call: top.CallOp, pattern: _Pattern) -> None:
         """Replace a chain of calls by chains of calls of the variant that each scope needs."""
         callee = call.callee.string_value()
         keys = self.keys_of(callee)
 
         def variant(scope: str) -> str:
-            inside = {key[len(scope) :] for key in pattern if key.startswith(scope)}
-            return self._variant(callee, keys & inside)
+            inside = frozenset(
+                mark._replace(key=mark.key[len(scope) :])
+                for mark in pattern
+                if mark.key.startswith(scope)
+            )
+            return self._variant(callee, _of_keys(inside, keys))
 
         types, operands = list(call.outputs.types), list(call.arguments)
         chain: list[top.CallOp] = []
@@ -114,13 +146,13 @@ class _Variants:
         call.detach()
         call.erase()
 
-    def _variant(self, name: str, pattern: frozenset[str]) -> str:
-        """The name of function `name` with the weights `pattern` marked."""
+    def _variant(self, name: str, pattern: _Pattern) -> str:
+        """The name of function `name` with the marks of `pattern`."""
         if not pattern:
             return name
         if (name, pattern) not in self._variants:
             count = sum(known == name for known, _ in self._variants) + 1
-            new = f"{name}_f32_scales_{count}"
+            new = f"{name}_variant_{count}"
             while new in self._names:
                 new = f"{new}_"
             self._names.add(new)
