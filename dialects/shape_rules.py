@@ -81,6 +81,15 @@ def a16_matmul(
     return (*x[:-1], codes[0])
 
 
+def int8_matmul(x: Shape, codes: Shape, requant: Shape) -> Shape:
+    """`[..., K]` times codes `[N, K]`, with a bias, a multiplier and a shift a channel."""
+    depth = last_dim("x", x)
+    require_rank("codes", codes, 2)
+    require(depth == codes[1], f"x has depth {depth}, codes have depth {codes[1]}")
+    require_shape("requant", requant, (codes[0], 3))
+    return (*x[:-1], codes[0])
+
+
 def batch_matmul(a: Shape, b: Shape, *, right_transpose: bool) -> Shape:
     """`[B..., M, K]` times `[B..., K, N]` (or `[B..., N, K]`)."""
     require(len(a) >= 3, f"a has rank 3 or more, not {len(a)}")

@@ -6,7 +6,8 @@ tiles (`!bdc.local`); a result is a new tile, except where an op says that it wo
 
 Vector ops take any mixture of f32, f16 and bf16: they convert operands to f32 (exactly), compute in
 f32, and round once to the element type of the result (docs/numerics.md: nearest even). They take
-as many cycles as their widest operand needs.
+as many cycles as their widest operand needs. Int8 codes are made and read by ops of their own
+(`bdc.dequant`, `bdc.quantize`, `bdc.dequantize`, `bdc.requant`).
 
 Two attributes are added by passes. `offsets` (from `allocate-local-memory`) is the ring of local
 byte addresses that the result takes in turn, one for each execution. `waits` (from `insert-waits`)
@@ -26,6 +27,7 @@ from tilewright.dialects.bdc.functions import (
     UnaryFunction,
     UnaryFunctionAttr,
 )
+from tilewright.dialects.bdc.int8 import DequantizeOp, QuantizeOp, RequantOp
 from tilewright.dialects.bdc.matrix import MmAccumulateOp, MmOp
 from tilewright.dialects.bdc.program import AccessModeAttr, ArgumentAttr, ProgramOp, RecordsAttr
 from tilewright.dialects.bdc.vector import (
@@ -47,12 +49,15 @@ __all__ = [
     "BinaryFunctionAttr",
     "BinaryOp",
     "DequantOp",
+    "DequantizeOp",
     "FillOp",
     "MmAccumulateOp",
     "MmOp",
+    "QuantizeOp",
     "ReduceFunction",
     "ReduceFunctionAttr",
     "ReduceOp",
+    "RequantOp",
     "RotateOp",
     "ScalarOp",
     "TransposeOp",
@@ -76,6 +81,9 @@ Bdc = Dialect(
         ReduceOp,
         TransposeOp,
         RotateOp,
+        QuantizeOp,
+        DequantizeOp,
+        RequantOp,
         ProgramOp,
     ],
     [

@@ -27,14 +27,15 @@ class MmOp(TileOp):
 
     `y[r, c] = sum_k left[r, k] * right[k, c]`, or `right[c, k]` with `transpose_right`. Operands
     are f32, f16 or bf16, both of one type; products are exact, sums f32 in ascending k, one
-    rounding to the result's type. The left operand and the result lie over the lanes; the rows of
-    the right operand are broadcast through the array wherever they lie.
+    rounding to the result's type. Or both are i8, and the sums are i32, exactly (they wrap). The
+    left operand and the result lie over the lanes; the rows of the right operand are broadcast
+    through the array wherever they lie.
 
     Invariants:
 
     - `bdc.mm: operands are of one type`
-    - `bdc.mm: operands are floating point`
-    - `bdc.mm: the result is floating point`
+    - `bdc.mm: operands are floating point, or i8`
+    - `bdc.mm: the result is floating point`, of i8 operands `the result is i32`
     - `bdc.mm: operands lie over the lanes`
     - `bdc.mm: reduction lengths differ: K and L`
     - `bdc.mm: ... does not match the result`
@@ -71,7 +72,7 @@ class MmOp(TileOp):
 
 @irdl_op_definition
 class MmAccumulateOp(BdcOp):
-    """Matrix multiply that adds to f32 partial sums, in place.
+    """Matrix multiply that adds to partial sums, in place: f32, or i32 of i8 operands.
 
     ```mlir
     %sum1 = bdc.mm_accumulate %sum0[%n], %x, %w {transpose_right} :
@@ -85,9 +86,9 @@ class MmAccumulateOp(BdcOp):
     Invariants:
 
     - `bdc.mm_accumulate works in place`
-    - `bdc.mm_accumulate adds to f32`
+    - `bdc.mm_accumulate adds to f32`, with i8 operands `bdc.mm_accumulate adds to i32`
     - `bdc.mm_accumulate: operands are of one type`
-    - `bdc.mm_accumulate: operands are floating point`
+    - `bdc.mm_accumulate: operands are floating point, or i8`
     - `bdc.mm_accumulate: operands lie over the lanes`
     - `bdc.mm_accumulate: reduction lengths differ: K and L`
     - `bdc.mm_accumulate: ... does not match the result`
@@ -126,7 +127,8 @@ class MmAccumulateOp(BdcOp):
     def verify_(self) -> None:
         sums = local(self.sums)
         require(sums == local(self.result), "bdc.mm_accumulate works in place")
-        require(sums.element.name == "f32", "bdc.mm_accumulate adds to f32")
+        kept = "i32" if local(self.left).element.name == "i8" else "f32"
+        require(sums.element.name == kept, f"bdc.mm_accumulate adds to {kept}")
         right = local(self.right)
         _verify_mm(self, sums, right.rows if self.transpose_right else right.cols)
 
@@ -135,8 +137,11 @@ def _verify_mm(op: MmOp | MmAccumulateOp, result: LocalType, width: int) -> None
     left, right = local(op.left), local(op.right)
     depth, cols = (right.cols, right.rows) if op.transpose_right else (right.rows, right.cols)
     require(left.element_type == right.element_type, f"{op.name}: operands are of one type")
-    require(left.element.is_float, f"{op.name}: operands are floating point")
-    require(result.element.is_float, f"{op.name}: the result is floating point")
+    if left.element.name == "i8":
+        require(result.element.name == "i32", f"{op.name}: the result is i32")
+    else:
+        require(left.element.is_float, f"{op.name}: operands are floating point, or i8")
+        require(result.element.is_float, f"{op.name}: the result is floating point")
     require(
         not left.replicated and not right.replicated and not result.replicated,
         f"{op.name}: operands lie over the lanes",

@@ -40,6 +40,12 @@ from tilewright.dialects.tpu.elementwise import (
     TanhOp,
 )
 from tilewright.dialects.tpu.gated import SwiGLUOp
+from tilewright.dialects.tpu.int8 import (
+    INT8_MAX_DEPTH,
+    DequantizeOp,
+    Int8MatMulOp,
+    QuantizeOp,
+)
 from tilewright.dialects.tpu.launch import (
     LaunchOp,
 )
@@ -116,6 +122,9 @@ Tpu = Dialect(
         W4A16MatMulOp,
         F8A16MatMulOp,
         W8A16GatherOp,
+        QuantizeOp,
+        Int8MatMulOp,
+        DequantizeOp,
         ReduceOp,
         ReshapeOp,
         PermuteOp,
@@ -132,6 +141,7 @@ Tpu = Dialect(
 )
 
 __all__ = [
+    "INT8_MAX_DEPTH",
     "A16MatMul",
     "AbsOp",
     "AddConstOp",
@@ -143,12 +153,14 @@ __all__ = [
     "CastOp",
     "CodeFormatAttr",
     "ConcatOp",
+    "DequantizeOp",
     "DivOp",
     "ErfOp",
     "ExpOp",
     "F8A16MatMulOp",
     "GELUOp",
     "GatherOp",
+    "Int8MatMulOp",
     "LaunchOp",
     "LayerNormOp",
     "MatMulOp",
@@ -158,6 +170,7 @@ __all__ = [
     "MulOp",
     "NegOp",
     "PermuteOp",
+    "QuantizeOp",
     "RMSNormOp",
     "ReciprocalOp",
     "ReduceOp",
