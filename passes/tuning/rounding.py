@@ -1,0 +1,76 @@
+"""Rounding to nearest (the rules of docs/numerics.md, from the reference), and what it costs as the
+layer's output sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.backends.reference import numerics
+from tilewright.dialects.element_types import ElementType
+from tilewright.dialects.quantization import Scheme
+from tilewright.passes.tuning.data import Array, Statistics
+from tilewright.passes.tuning.report import Error, decibels
+
+ROWS = 2048
+"""Output channels at a time: what is made of them on the way is small beside the weight."""
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A matrix on the grid of a scheme: `values[n, k] = (codes[n, k] - zero[n, g]) * scale[n, g]`,
+    `g = k // (K / G)`."""
+
+    codes: Array
+    """`[N, K]`, a code in each element."""
+    scale: Array
+    """`[N, G]`, as stored."""
+    zero: Array | None
+
+    def values(self) -> Array:
+        """The matrix, f32 `[N, K]`."""
+        count, depth = self.codes.shape
+        groups = self.scale.shape[1]
+        codes = self.codes.astype(np.float32).reshape(count, groups, depth // groups)
+        if self.zero is not None:
+            codes -= self.zero.astype(np.float32)[:, :, None]
+        codes *= self.scale.astype(np.float32)[:, :, None]
+        return codes.reshape(count, depth)
+
+
+def round_to_nearest(weight: Array, scheme: Scheme, element: ElementType) -> Rounded:
+    """`weight[N, K]` rounded to nearest; scales are of `element`, or f32 where f16 will not do."""
+    return Rounded(*numerics.quantize(weight, scheme, element))
+
+
+def energy(matrix: Array, statistics: Statistics) -> float:
+    """`tr(M H M^T)`: the mean square of `x M^T` over the calibration's inputs, summed over the
+    outputs.
+
+    Without a Hessian H is diagonal with `mean |x_k|^2`: inputs are taken as uncorrelated, and as
+    the same distribution but for their size (a factor that ratios do not see).
+    """
+    hessian = statistics.hessian
+    total = 0.0
+    second = None if hessian is None else hessian.astype(np.float32)
+    diagonal = statistics.mean_abs.astype(np.float64) ** 2
+    for start in range(0, len(matrix), ROWS):
+        rows = matrix[start : start + ROWS].astype(np.float32, copy=False)
+        if second is None:
+            total += float(np.sum(rows.astype(np.float64) ** 2 @ diagonal))
+        else:
+            total += float(np.sum((rows @ second) * rows, dtype=np.float64))
+    return max(total, 0.0)
+
+
+def error_of(weight: Array, values: Array, statistics: Statistics) -> Error:
+    """What becomes of a layer whose `weight` is rounded to `values`, both `[N, K]`."""
+    difference = weight - values
+    return Error(
+        output_db=decibels(energy(weight, statistics), energy(difference, statistics)),
+        weight_db=decibels(
+            float(np.sum(weight.astype(np.float64) ** 2)),
+            float(np.sum(difference.astype(np.float64) ** 2)),
+        ),
+    )
