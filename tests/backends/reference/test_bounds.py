@@ -23,10 +23,11 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from tilewright.backends.reference import float64, typed
 from tilewright.backends.reference.bounds import bound, outside
-from tilewright.backends.reference.numerics import gamma, quantize_w8a16, round_to, ulp
+from tilewright.backends.reference.numerics import gamma, quantize, round_to, ulp
 from tilewright.dialects import tpu
 from tilewright.dialects.element_types import BF16, F16, F32, I8, I32, ElementType, tensor_type
 from tilewright.dialects.errors import UnsupportedError
+from tilewright.dialects.quantization import parse_scheme
 
 Array = NDArray[Any]
 
@@ -179,7 +180,7 @@ def test_wrong_roundings_of_a_product_are_outside(element: ElementType) -> None:
 @pytest.mark.parametrize("element", SIXTEEN_BITS)
 def test_quantized_matmul(element: ElementType) -> None:
     x, weight = draw(element, 4, (5, 512), (48, 512), spread=0.05)
-    codes, scale = quantize_w8a16(weight, element)
+    codes, scale, _ = quantize(weight, parse_scheme("w8a16"), element)
     case = Case(tpu.W8A16MatMulOp(*of_arrays(x, codes, scale)), [x, codes, scale])
     dequantized = (codes.astype(np.float32) * scale.astype(np.float32)).astype(element.dtype)
     assert case.wrong(case.typed) == 0

@@ -28,13 +28,14 @@ from tilewright.backends.program import (
     Port,
     Program,
 )
-from tilewright.backends.reference.numerics import quantize_w8a16
+from tilewright.backends.reference.numerics import quantize
 from tilewright.compiler.artifact import ArtifactWriter, archive, open_artifact
 from tilewright.compiler.artifact.validate import program_problems
 from tilewright.compiler.weights.container import open_checkpoint
 from tilewright.compiler.weights.layout import WeightRequest
 from tilewright.dialects.element_types import F16, F32, I8, element_by_name
 from tilewright.dialects.errors import ArtifactError, InternalError, StorageError
+from tilewright.dialects.quantization import parse_scheme
 
 ROWS, COLS = 24, 33
 MODULE = 'module {\n  func.func @main() attributes {note = "Grüße"}\n}\n'
@@ -131,7 +132,7 @@ def write_example(
 
 def test_everything_is_read_back(example: Example) -> None:
     artifact = open_artifact(example.path)
-    codes, scale = quantize_w8a16(example.source["w"], F16)
+    codes, scale, _ = quantize(example.source["w"], parse_scheme("w8a16"), F16)
     np.testing.assert_array_equal(artifact.weight("w.codes"), codes)
     np.testing.assert_array_equal(artifact.weight("w.scale"), scale)
     np.testing.assert_array_equal(artifact.weight("norm"), example.source["norm"].astype("f2"))

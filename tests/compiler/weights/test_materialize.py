@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tilewright.backends.reference.numerics import quantize_w8a16
+from tilewright.backends.reference.numerics import quantize
 from tilewright.compiler.output import atomic_output
 from tilewright.compiler.weights import materialize
 from tilewright.compiler.weights.container import empty_container, open_checkpoint
@@ -24,9 +24,11 @@ from tilewright.compiler.weights.materialize import StoredWeights, WeightProgres
 from tilewright.compiler.weights.quantize import CodesRule
 from tilewright.dialects.element_types import BF16, F16, F32, I8, I32, ElementType
 from tilewright.dialects.errors import InternalError, ModelReadError, UnsupportedError
+from tilewright.dialects.quantization import parse_scheme
 
 Array = npt.NDArray[Any]
 BASE = 4096
+W8A16 = parse_scheme("w8a16")
 
 
 def quantized(
@@ -138,7 +140,7 @@ def test_everything_at_once(
     wide = {"w": source(store, "w"), "wt": source(store, "wt").T, "wf": source(store, "wf")}
     wide |= {"part": wide["w"][5:15], "turned part": wide["wt"][50:], "tiny": source(store, "tiny")}
     for name, weight in wide.items():
-        codes, scale = quantize_w8a16(weight, F16)
+        codes, scale, _ = quantize(weight, W8A16, F16)
         np.testing.assert_array_equal(loaded[f"{name}.codes"], codes, err_msg=name)
         np.testing.assert_array_equal(loaded[f"{name}.scale"], scale, err_msg=name)
         assert loaded[f"{name}.scale"].dtype == scale.dtype
@@ -184,7 +186,7 @@ def test_the_bytes_do_not_depend_on_threads_or_chunks(
 @pytest.mark.parametrize("rule", ["stored-scale", "tpu-mlir"])
 def test_rules(store: Store, rule: CodesRule) -> None:
     store.write(quantized("wf", (20, 16), BF16), codes=rule)
-    codes, scale = quantize_w8a16(source(store, "wf"), BF16, codes=rule)
+    codes, scale, _ = quantize(source(store, "wf"), W8A16, BF16, codes_rule=rule)
     loaded = store.load()
     np.testing.assert_array_equal(loaded["wf.codes"], codes)
     np.testing.assert_array_equal(loaded["wf.scale"], scale)

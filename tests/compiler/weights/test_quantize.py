@@ -14,6 +14,7 @@ from tilewright.backends.reference import numerics
 from tilewright.compiler.weights.quantize import CodesRule, quantize_w8a16
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
 from tilewright.dialects.errors import ModelReadError, OptionError, UnsupportedError
+from tilewright.dialects.quantization import parse_scheme
 
 Array = npt.NDArray[Any]
 SOURCES = [F16, BF16, F32]
@@ -22,7 +23,9 @@ RULES: list[CodesRule] = ["stored-scale", "tpu-mlir"]
 
 def assert_equal_to_reference(weight: Array, stored: ElementType, rule: CodesRule) -> None:
     codes, scale = quantize_w8a16(weight, stored, codes=rule)
-    expected_codes, expected_scale = numerics.quantize_w8a16(weight, stored, codes=rule)
+    expected_codes, expected_scale, _ = numerics.quantize(
+        weight, parse_scheme("w8a16"), stored, codes_rule=rule
+    )
     assert scale.dtype == expected_scale.dtype
     assert scale.shape == expected_scale.shape == (len(weight), 1)
     assert scale.tobytes() == expected_scale.tobytes()
