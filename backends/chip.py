@@ -14,6 +14,7 @@ from typing import Any
 
 from tilewright.dialects import plugins
 from tilewright.dialects.errors import OptionError
+from tilewright.dialects.quantization import CodeFormat
 
 CHIP_NAMES = ("bm1684x", "bm1688", "bm1690")
 
@@ -51,6 +52,8 @@ class Chip:
     transpose_passes: int
     bank_conflict_factor: float
     host_launch_s: float
+    code_formats: tuple[CodeFormat, ...]
+    """What the vector unit can dequantize; all formats if the file does not say."""
     sources: Mapping[str, str]
 
     @property
@@ -131,6 +134,7 @@ def chip_from_toml(text: str, *, where: str) -> Chip:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise OptionError("the chip file is not TOML", where=where, why=str(error)) from error
+    table = {**_OPTIONAL, **table}
     names = {field.name for field in fields(Chip)}
     unknown, missing = sorted(set(table) - names), sorted(names - set(table))
     if unknown or missing:
@@ -151,7 +155,13 @@ def chip_from_toml(text: str, *, where: str) -> Chip:
         )
     for key in ("matrix_width", "sources"):
         table[key] = MappingProxyType(table[key])
+    table["code_formats"] = tuple(CodeFormat(name) for name in table["code_formats"])
     return Chip(**table)
+
+
+_FORMATS = [str(each) for each in CodeFormat]
+_OPTIONAL = MappingProxyType({"code_formats": _FORMATS})
+"""What stands for keys that a file may leave out."""
 
 
 _FLOATS = ("clock_hz", "dma_clock_hz", "ddr_bytes_per_s", "ddr_efficiency")
@@ -165,6 +175,9 @@ def _problems(key: str, value: Any) -> list[str]:
     if key == "sources":
         strings = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
         return [] if strings else [f"{key} is a table of texts"]
+    if key == "code_formats":
+        known = isinstance(value, list) and all(each in _FORMATS for each in value)
+        return [] if known else [f"{key} is a list of {', '.join(_FORMATS)}"]
     if key == "matrix_width":
         right = isinstance(value, dict) and set(value) == {"i8", "f16", "bf16", "f32"}
         if not right or not all(_is_count(v) and v > 0 for v in value.values()):

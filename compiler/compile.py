@@ -43,6 +43,9 @@ class Compiled:
 
 OnStage = Callable[[str, float], None]
 
+_ONLY_IF_GIVEN = ("top_passes", "tpu_passes", "quant_rules", "quant_table", "calibration")
+"""Options that the manifest lists only where they are used."""
+
 _FORMS: Mapping[str, Form] = {form: form for form in get_args(Form)}
 
 
@@ -127,11 +130,11 @@ def compile_to_artifact(
 
 
 def _recorded(options: CompileOptions) -> dict[str, Any]:
-    """The options as the manifest has them: lists of passes only where there are any."""
+    """The options as the manifest has them: lists of passes, rules and files only if given."""
     return {
         name: value
         for name, value in asdict(options).items()
-        if value or name not in ("top_passes", "tpu_passes")
+        if value or name not in _ONLY_IF_GIVEN
     }
 
 

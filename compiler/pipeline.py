@@ -9,16 +9,26 @@ keeps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from tilewright.backends.chip import Chip, load_chip
 from tilewright.backends.program import Program
 from tilewright.compiler.link import link
 from tilewright.compiler.memory_plan import MemoryPlan, plan_memory
+from tilewright.compiler.quantization.assignment import (
+    QuantChoice,
+    assign_schemes,
+    check_schemes,
+    explicit_marks,
+)
+from tilewright.compiler.quantization.linear_weights import LinearWeight, linear_weights
+from tilewright.compiler.quantization.rules import QuantRule
+from tilewright.compiler.quantization.table import read_table
 from tilewright.compiler.workbench.pipelines import passes_from_text, pipeline_text
 from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
 from tilewright.dialects.errors import IRError, OptionError
@@ -32,18 +42,29 @@ from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.emit_commands import EmitCommandsPass
 from tilewright.passes.insert_waits import InsertWaitsPass
 from tilewright.passes.registry import STAGES
-from tilewright.passes.specialize_weights import SCALE_ATTRIBUTE, specialize_weights
+from tilewright.passes.specialize_weights import (
+    QUANT_ATTRIBUTE,
+    SCALE_ATTRIBUTE,
+    specialize_weights,
+)
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
+
+CALIBRATION_ATTRIBUTE = "top.calibration"
+"""On a module: the digest of the calibration whose ranges its int8 layers are to have."""
 
 _STRUCTURE = frozenset(("builtin.module", "func.func", "func.return"))
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What the user chooses. `act` is the activation type of w8a16 (`f16` or `bf16`).
+    """What the user chooses.
 
-    `top_passes` and `tpu_passes` are pipelines, as `tw opt -p` takes them, that run on the module
-    before and after `convert-top-to-tpu`.
+    `quant` is a scheme or dense type for all linear layers (`tilewright.dialects.quantization`);
+    `act` is the type of activations (`f16` or `bf16`) where they are quantized. A `quant_table`
+    (the path of a file) says it for each weight instead, and `quant_rules` for those that they
+    match, the last one first. `calibration` is the path of what `tw calibrate` wrote. `top_passes`
+    and `tpu_passes` are pipelines, as `tw opt -p` takes them, that run on the module before and
+    after `convert-top-to-tpu`.
     """
 
     quant: str = "w8a16"
@@ -53,6 +74,9 @@ class CompileOptions:
     chip: str = "bm1684x"
     top_passes: str = ""
     tpu_passes: str = ""
+    quant_rules: tuple[str, ...] = ()
+    quant_table: str = ""
+    calibration: str = ""
 
     def __post_init__(self) -> None:
         check_quant(self.quant)
@@ -63,6 +87,17 @@ class CompileOptions:
                 f"--quant-head and --quant-embedding need a quantized --quant, not {self.quant}"
             )
         lowering_passes(self)  # wrong passes are an error before the model is read
+        self.rules()
+
+    @property
+    def choice(self) -> QuantChoice:
+        """What the options say of all weights, but for the table and the rules."""
+        compute = self.quant if self.quant in DENSE else self.act
+        return QuantChoice(self.quant, compute, self.quant_head, self.quant_embedding)
+
+    def rules(self) -> tuple[QuantRule, ...]:
+        """The rules for single weights; raises `OptionError` for one that is none."""
+        return tuple(QuantRule.parse(text) for text in self.quant_rules)
 
 
 @dataclass(frozen=True)
@@ -138,22 +173,55 @@ def _chosen(text: str, option: str) -> tuple[ModulePass, ...]:
     return passes
 
 
-def lower(module: ModuleOp, options: CompileOptions, *, f32_scales: Iterable[str] = ()) -> ModuleOp:
+def chosen_schemes(weights: Mapping[str, LinearWeight], options: CompileOptions) -> dict[str, str]:
+    """The scheme (or dense type) of each weight of linear layers, head and embedding.
+
+    Raises `OptionError` for a table or rule that does not go with the model, and where a weight
+    cannot be stored so; `UnsupportedError` where the chip lacks the scheme.
+    """
+    table = read_table(Path(options.quant_table), weights) if options.quant_table else None
+    assigned = assign_schemes(weights, options.choice, table=table, rules=options.rules())
+    check_schemes(weights, assigned, options.choice, options.chip)
+    return assigned
+
+
+def lower(
+    module: ModuleOp,
+    options: CompileOptions,
+    *,
+    f32_scales: Iterable[str] = (),
+    calibration: str = "",
+) -> ModuleOp:
     """The tpu module of a top module, which is left as it is.
 
     `f32_scales` are the source keys whose scales are stored as f32 (docs/numerics.md: subnormal f16
-    scale). Raises what the passes raise; `IRError` too where the user's passes leave ops that do
-    not belong there.
+    scale); `calibration` is the digest of the calibration that ran, without which layers are not
+    lowered to int8. Raises what `chosen_schemes` and the passes raise; `IRError` too where the
+    user's passes leave ops that do not belong there.
     """
     lowered, passes = module.clone(), lowering_passes(options)
     run_passes(lowered, passes.top)
     if passes.top:
         _check_level(lowered, "top", f"--top-passes {options.top_passes!r}")
-    specialize_weights(lowered, {key: {SCALE_ATTRIBUTE: "f32"} for key in f32_scales})
+    specialize_weights(lowered, _marks(lowered, options, f32_scales))
+    if calibration:
+        lowered.attributes[CALIBRATION_ATTRIBUTE] = StringAttr(calibration)
     run_passes(lowered, (passes.conversion, *passes.tpu))
     if passes.tpu:
         _check_level(lowered, "tpu", f"--tpu-passes {options.tpu_passes!r}")
     return lowered
+
+
+def _marks(
+    module: ModuleOp, options: CompileOptions, f32_scales: Iterable[str]
+) -> dict[str, dict[str, str]]:
+    """What weights of a top module are marked with, by resolved key."""
+    weights = linear_weights(module)
+    explicit = explicit_marks(weights, chosen_schemes(weights, options), options.choice)
+    marks = {key: {QUANT_ATTRIBUTE: quant} for key, quant in explicit.items()}
+    for key in f32_scales:
+        marks.setdefault(key, {})[SCALE_ATTRIBUTE] = "f32"
+    return marks
 
 
 def _check_level(module: ModuleOp, level: str, passes: str) -> None:

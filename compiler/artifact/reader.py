@@ -24,6 +24,7 @@ from tilewright.compiler.artifact.manifest import Manifest, TensorRecord, decode
 from tilewright.compiler.artifact.validate import program_problems
 from tilewright.dialects.element_types import element_by_name
 from tilewright.dialects.errors import ArtifactError, UnsupportedError
+from tilewright.dialects.quantization import CodeFormat
 
 _THREADS = 2
 _HASH_BYTES = 1 << 24
@@ -211,4 +212,5 @@ def _chip(table: dict[str, Any]) -> Chip:
         key: MappingProxyType(cast(dict[str, Any], value)) if isinstance(value, dict) else value
         for key, value in table.items()
     }
+    frozen["code_formats"] = tuple(CodeFormat(name) for name in table["code_formats"])
     return Chip(**frozen)

@@ -42,6 +42,31 @@ PromptOption = Annotated[
     str, typer.Option("--prompt-ids", help="Token ids of the prompt, separated by commas.")
 ]
 
+QUANT_HELP = (
+    "f32, f16 or bf16, or a scheme: w8a16, w8a16-g128, w4a16 (groups of 64), w4a16-g32, "
+    "w4a16-channel, w4a16-absmax, f8e4m3, f8e5m2, int8 (docs/quantization.md)."
+)
+ActOption = Annotated[
+    str, typer.Option("--act", help="Type of activations where weights are quantized: f16 or bf16.")
+]
+QuantHeadFlag = Annotated[bool, typer.Option("--quant-head", help="Quantize the output head too.")]
+QuantEmbeddingFlag = Annotated[
+    bool, typer.Option("--quant-embedding", help="Quantize the embedding too (as w8a16).")
+]
+QuantRuleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quant-rule",
+        metavar="PATTERN=SCHEME",
+        help="Another scheme for single weights, e.g. 'layers.*.mlp.down_proj=w8a16' or "
+        "'re:layers\\.[0-3]\\.=f16'; the last that matches holds. May be repeated.",
+    ),
+]
+QuantTableOption = Annotated[
+    Path | None,
+    typer.Option("--quant-table", help="A file that tw quant-table wrote: a scheme a weight."),
+]
+
 PipelineOption = Annotated[
     str, typer.Option("-p", "--passes", help="'pass{option=value},...', as tw opt takes them.")
 ]

@@ -113,6 +113,7 @@ def chip_json(chip: Chip) -> dict[str, object]:
     values = {field.name: getattr(chip, field.name) for field in fields(Chip)}
     for key in ("matrix_width", "sources"):
         values[key] = dict(values[key])
+    values["code_formats"] = [str(each) for each in chip.code_formats]
     return values
 
 

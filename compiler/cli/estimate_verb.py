@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tilewright.compiler.cli.output import log, megabytes, percent, print_json, print_table
 from tilewright.compiler.estimate import Estimate, estimate
 from tilewright.compiler.importers.huggingface import load_model
 from tilewright.compiler.pipeline import CompileOptions
+from tilewright.dialects.quantization import DENSE
 
 COLUMNS = (
     "quant",
@@ -26,23 +28,14 @@ COLUMNS = (
 
 
 def run_estimate(
-    source: Path,
-    quants: Sequence[str],
-    *,
-    seq: int,
-    quant_head: bool,
-    quant_embedding: bool,
-    chip: str,
-    json: bool,
+    source: Path, quants: Sequence[str], common: CompileOptions, *, seq: int, json: bool
 ) -> None:
-    """Print a row for each quantization."""
+    """Print a row for each of `quants`, with what is `common` to them but for `quant`. Rules, and
+    what is said of head and embedding, are for those that quantize."""
     options = [
-        CompileOptions(
-            quant,
-            quant_head=quant_head and quant == "w8a16",
-            quant_embedding=quant_embedding and quant == "w8a16",
-            chip=chip,
-        )
+        replace(common, quant=quant)
+        if quant not in DENSE
+        else CompileOptions(quant, common.act, chip=common.chip)
         for quant in quants
     ]
     model = load_model(source, seq=seq)

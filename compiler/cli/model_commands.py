@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from tilewright.compiler.cli.app import ChipOption, JsonFlag, PromptOption, SeqOption, app, example
+from tilewright.compiler.cli.app import (
+    QUANT_HELP,
+    ActOption,
+    ChipOption,
+    JsonFlag,
+    PromptOption,
+    QuantEmbeddingFlag,
+    QuantHeadFlag,
+    QuantRuleOption,
+    QuantTableOption,
+    SeqOption,
+    app,
+    example,
+)
 
 
 @app.command(
@@ -23,19 +36,16 @@ def compile_verb(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The artifact to write (.twm).")],
-    quant: Annotated[
-        str, typer.Option("--quant", help="f32, f16, bf16 or w8a16 (int8 weights).")
-    ] = "w8a16",
+    quant: Annotated[str, typer.Option("--quant", help=QUANT_HELP)] = "w8a16",
     seq: SeqOption = 512,
-    act: Annotated[
-        str, typer.Option("--act", help="Activation type of w8a16: f16 or bf16.")
-    ] = "f16",
-    quant_head: Annotated[
-        bool, typer.Option("--quant-head", help="Quantize the output head too (w8a16).")
-    ] = False,
-    quant_embedding: Annotated[
-        bool, typer.Option("--quant-embedding", help="Quantize the embedding too (w8a16).")
-    ] = False,
+    act: ActOption = "f16",
+    quant_head: QuantHeadFlag = False,
+    quant_embedding: QuantEmbeddingFlag = False,
+    quant_rule: QuantRuleOption = None,
+    quant_table: QuantTableOption = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="What tw calibrate wrote; int8 needs it.")
+    ] = None,
     chip: ChipOption = "bm1684x",
     top_passes: Annotated[
         str,
@@ -53,7 +63,18 @@ def compile_verb(
     from tilewright.compiler.cli.compile_verb import run_compile
     from tilewright.compiler.pipeline import CompileOptions
 
-    options = CompileOptions(quant, act, quant_head, quant_embedding, chip, top_passes, tpu_passes)
+    options = CompileOptions(
+        quant,
+        act,
+        quant_head,
+        quant_embedding,
+        chip,
+        top_passes,
+        tpu_passes,
+        quant_rules=tuple(quant_rule or ()),
+        quant_table=str(quant_table or ""),
+        calibration=str(calibration or ""),
+    )
     run_compile(source, output, options, seq=seq, quiet=quiet, json=json)
 
 
@@ -136,30 +157,73 @@ def estimate_verb(
         Path, typer.Argument(help="A checkpoint directory or a config.json; no weights are needed.")
     ],
     quant: Annotated[
-        str, typer.Option("--quant", help="One or more of f32, f16, bf16, w8a16, by commas.")
+        str, typer.Option("--quant", help="One or more, by commas: " + QUANT_HELP)
     ] = "f16,w8a16",
     seq: SeqOption = 512,
-    quant_head: Annotated[
-        bool, typer.Option("--quant-head", help="Quantize the output head too (w8a16).")
-    ] = False,
-    quant_embedding: Annotated[
-        bool, typer.Option("--quant-embedding", help="Quantize the embedding too (w8a16).")
-    ] = False,
+    act: ActOption = "f16",
+    quant_head: QuantHeadFlag = False,
+    quant_embedding: QuantEmbeddingFlag = False,
+    quant_rule: QuantRuleOption = None,
+    quant_table: QuantTableOption = None,
     chip: ChipOption = "bm1684x",
     json: JsonFlag = False,
 ) -> None:
     """Predict size, fit, prefill time, token/s and what bounds them, from a configuration alone."""
     from tilewright.compiler.cli.estimate_verb import run_estimate
+    from tilewright.compiler.pipeline import CompileOptions
+    from tilewright.dialects.quantization import DEFAULT_SCHEME
 
     run_estimate(
         source,
         [mode.strip() for mode in quant.split(",")],
+        CompileOptions(
+            DEFAULT_SCHEME,
+            act,
+            quant_head,
+            quant_embedding,
+            chip,
+            quant_rules=tuple(quant_rule or ()),
+            quant_table=str(quant_table or ""),
+        ),
         seq=seq,
-        quant_head=quant_head,
-        quant_embedding=quant_embedding,
-        chip=chip,
         json=json,
     )
+
+
+@app.command(
+    "quant-table",
+    short_help="Write which weight gets which scheme, as a table to edit.",
+    epilog=example("tw quant-table chatglm2-6b --quant w4a16 -o chatglm2.quant"),
+)
+def quant_table_verb(
+    source: Annotated[Path, typer.Argument(help="What tw compile takes.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The table to write; stdout if left out.")
+    ] = None,
+    quant: Annotated[str, typer.Option("--quant", help=QUANT_HELP)] = "w8a16",
+    seq: SeqOption = 512,
+    act: ActOption = "f16",
+    quant_head: QuantHeadFlag = False,
+    quant_embedding: QuantEmbeddingFlag = False,
+    quant_rule: QuantRuleOption = None,
+    quant_table: QuantTableOption = None,
+    chip: ChipOption = "bm1684x",
+    json: JsonFlag = False,
+) -> None:
+    """Write which weight gets which scheme: a table to edit, for tw compile --quant-table."""
+    from tilewright.compiler.cli.quant_table_verb import run_quant_table
+    from tilewright.compiler.pipeline import CompileOptions
+
+    options = CompileOptions(
+        quant,
+        act,
+        quant_head,
+        quant_embedding,
+        chip,
+        quant_rules=tuple(quant_rule or ()),
+        quant_table=str(quant_table or ""),
+    )
+    run_quant_table(source, output, options, seq=seq, json=json)
 
 
 @app.command(
