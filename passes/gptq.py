@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from xdsl.context import Context
@@ -14,9 +13,7 @@ from tilewright.passes.tuning.compensated import Compensation, round_with_compen
 from tilewright.passes.tuning.data import ScaledStatistics, TuningData, tuning_data
 from tilewright.passes.tuning.layers import LinearLayer, linear_layers
 from tilewright.passes.tuning.report import LayerReport
-from tilewright.passes.tuning.rounding import Rounded, error_of, round_to_nearest
-
-LOG = logging.getLogger(__name__)
+from tilewright.passes.tuning.rounding import measure, round_to_nearest
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,9 @@ class GptqPass(ModulePass):
     ```
 
     Requires a verified module of `func` and `top` ops, and runs inside `tuning` with statistics
-    that have Hessians; raises `OptionError` elsewhere. Layers that stay dense, and 8-bit floats, are
-    left to rounding to nearest; so is a layer whose output error would grow. Rescaling passes
-    (`awq-scale`, `smooth-quant`) go before it.
+    that have Hessians; raises `OptionError` elsewhere. Layers that stay dense are left alone; 8-bit
+    floats are left to rounding to nearest, and so is a layer whose output error would not shrink.
+    Rescaling passes (`awq-scale`, `smooth-quant`) go before it.
 
     Option `percdamp`: what is added to the Hessian's diagonal, as a part of its mean. Option
     `act-order`: columns with the largest inputs first. Option `static-groups`: the scales of groups
@@ -61,11 +58,8 @@ class GptqPass(ModulePass):
         del ctx
         data = tuning_data(self.name)
         for layer in linear_layers(op, data).values():
-            if layer.scheme is None:
-                continue
-            report = self._round(layer, data)
-            data.reports.append(report)
-            LOG.info("%s", report.line())
+            if layer.scheme is not None:
+                data.record(self._round(layer, data))
 
     def _round(self, layer: LinearLayer, data: TuningData) -> LayerReport:
         scheme = layer.scheme
@@ -80,8 +74,8 @@ class GptqPass(ModulePass):
         how = Compensation(self.percdamp, self.act_order, self.static_groups)
         rounded = round_with_compensation(weight, hessian, scheme, data.scale_element, how)
         nearest = round_to_nearest(weight, scheme, data.scale_element)
-        before = error_of(weight, nearest.values(), seen)
-        after = error_of(weight, rounded.values(), seen)
+        before = measure(weight, nearest.values(), seen).error
+        after = measure(weight, rounded.values(), seen).error
         is_better = after.output_db > before.output_db
         if is_better:
             data.weights.store(layer.key, rounded.codes, rounded.scale, rounded.zero, scheme)

@@ -54,6 +54,8 @@ PASSES: Mapping[str, PassFactory] = MappingProxyType(
         "fuse-attention": _lazy("fuse_attention", "FuseAttentionPass"),
         "fuse-bias": _lazy("fuse_bias", "FuseBiasPass"),
         "add-score-function": _lazy("add_score_function", "AddScoreFunctionPass"),
+        "smooth-quant": _lazy("smooth_quant", "SmoothQuantPass"),
+        "awq-scale": _lazy("awq_scale", "AwqScalePass"),
         "gptq": _lazy("gptq", "GptqPass"),
         "convert-top-to-tpu": _lazy("convert_top_to_tpu", "ConvertTopToTpuPass"),
         "simplify-casts": _lazy("simplify_casts", "SimplifyCastsPass"),

@@ -99,6 +99,7 @@ class _Rounding:
             np.concatenate([part.codes for part in parts]),
             np.concatenate([part.scale for part in parts]),
             zero,
+            self.scheme.format,
         )
 
     def _rows(self, rows: Array) -> Rounded:
@@ -110,10 +111,10 @@ class _Rounding:
         if is_static:
             grid.find(rows, 0, group)
         work = rows[:, self.order].astype(np.float32)
-        codes = np.empty(rows.shape, np.int16)
+        codes = np.empty(rows.shape, np.int8)
         for start, stop in _blocks(depth, group):
             block = np.ascontiguousarray(work[:, start:stop])
-            block_codes = np.empty(block.shape, np.int16)
+            block_codes = np.empty(block.shape, np.int8)
             errors = np.empty_like(block)
             triangle = np.ascontiguousarray(self.upper[start:stop, start:stop])
             step = stop - start if is_static else group
@@ -134,7 +135,8 @@ class _Rounding:
             codes[:, self.order[start:stop]] = block_codes
             if stop < depth:
                 work[:, stop:] -= errors @ self.upper[start:stop, stop:]
-        return Rounded(codes, grid.scale, grid.zero if self.scheme.zero_point else None)
+        zero = grid.zero if self.scheme.zero_point else None
+        return Rounded(codes, grid.scale, zero, self.scheme.format)
 
 
 class _Grid:
@@ -143,7 +145,7 @@ class _Grid:
     def __init__(self, scheme: Scheme, element: ElementType, channels: int, groups: int) -> None:
         self.scheme, self.element = scheme, element
         self.scale = np.empty((channels, groups), element.dtype)
-        self.zero = np.zeros((channels, groups), np.int16)
+        self.zero = np.zeros((channels, groups), np.int8)
         self.steps = np.empty((channels, groups), np.float32)
         self.shifts = np.zeros((channels, groups), np.float32)
 

@@ -10,6 +10,7 @@ is. What they change is in `weights`, what they have done in `reports`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,9 @@ from tilewright.dialects.quantization import Scheme
 from tilewright.passes.tuning.report import LayerReport
 
 Array = npt.NDArray[Any]
+
+LOG = logging.getLogger("tilewright.tuning")
+"""Each report is a line of it, at level INFO."""
 
 
 class TunableWeights(Protocol):
@@ -87,11 +91,9 @@ class TuningData:
     statistics_of: Callable[[str], Statistics | None]
     """The calibration's statistics of a linear layer, by the resolved key of its weight."""
     quant_of: Callable[[str], str]
-    """What a weight is to be stored as: a scheme or a dense type; `top.quant` on it overrides."""
+    """What the weight of a linear layer is to be stored as: a scheme, or a dense type."""
     scale_element: ElementType = F16
     """The type of stored scales: that of activations."""
-    quant_head: bool = False
-    """Whether the output head is quantized."""
     input_scales: dict[str, Array] = field(default_factory=dict[str, Array])
     """What the inputs of layers have been divided by so far, f64 `[K]`, by resolved key."""
     reports: list[LayerReport] = field(default_factory=list[LayerReport])
@@ -134,6 +136,11 @@ class TuningData:
                 hint="calibrate again: the data or the model made NaN or infinity",
             )
         return hessian
+
+    def record(self, report: LayerReport) -> None:
+        """Keep a report, and log it."""
+        self.reports.append(report)
+        LOG.info("%s", report.line())
 
     def divide_inputs(self, key: str, scale: Array) -> None:
         """Say that a layer's inputs are divided by `scale` `[K]` from now on."""

@@ -13,7 +13,6 @@ from tilewright.dialects import top
 from tilewright.dialects.graph import shape_of
 from tilewright.dialects.quantization import DENSE, Scheme, parse_scheme
 from tilewright.dialects.scopes import functions_of, walk_calls
-from tilewright.passes.lowerings.conversion import QUANT_ATTRIBUTE, is_head
 from tilewright.passes.tuning.data import Array, TuningData
 
 
@@ -61,10 +60,6 @@ def linear_layers(module: ModuleOp, data: TuningData) -> dict[str, LinearLayer]:
 def _layer(op: top.MatMulOp, weight: top.WeightOp, key: str, data: TuningData) -> LinearLayer:
     transposed = op.right_transpose is None
     channels, depth = shape_of(weight.result)[:: -1 if transposed else 1]
-    mark = weight.attributes.get(QUANT_ATTRIBUTE)
-    if mark is not None:
-        quant: str = getattr(mark, "data", "")
-    else:
-        quant = "f16" if is_head(op) and not data.quant_head else data.quant_of(key)
+    quant = data.quant_of(key)
     scheme = None if quant in DENSE else parse_scheme(quant)
     return LinearLayer(key, channels, depth, transposed, scheme, quant)

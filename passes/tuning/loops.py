@@ -31,7 +31,7 @@ def round_columns(
 
     `weight` f32 `[N, B]` is the block, changed in place; column `i` has scales and zero points
     `[:, group_of[i]]` of `scale` f32 and `zero` f32 `[N, G]`; `upper` f32 `[B, B]` is the Cholesky
-    factor's part; codes lie in `limits`. Writes `codes` i16 and `errors` f32, both `[N, B]`.
+    factor's part; codes lie in `limits`. Writes `codes` i8 and `errors` f32, both `[N, B]`.
     """
     count, width = weight.shape
     low, high = np.float32(limits[0]), np.float32(limits[1])
@@ -43,7 +43,7 @@ def round_columns(
             half = _ALMOST_HALF if quotient >= _ZERO else -_ALMOST_HALF
             code = np.float32(np.int32(quotient + half)) + shift
             code = min(max(code, low), high)
-            codes[n, i] = np.int16(code)
+            codes[n, i] = np.int8(code)
             error = (value - (code - shift) * step) / upper[i, i]
             errors[n, i] = error
             for j in range(i + 1, width):

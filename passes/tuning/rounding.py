@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.backends.reference import numerics
-from tilewright.dialects.element_types import ElementType
-from tilewright.dialects.quantization import Scheme
+from tilewright.dialects.element_types import F32, ElementType
+from tilewright.dialects.quantization import CodeFormat, Scheme
 from tilewright.passes.tuning.data import Array, Statistics
 from tilewright.passes.tuning.report import Error, decibels
 
@@ -19,29 +19,24 @@ ROWS = 2048
 
 @dataclass(frozen=True)
 class Rounded:
-    """A matrix on the grid of a scheme: `values[n, k] = (codes[n, k] - zero[n, g]) * scale[n, g]`,
-    `g = k // (K / G)`."""
+    """A matrix on the grid of a scheme."""
 
     codes: Array
-    """`[N, K]`, a code in each element."""
+    """i8 `[N, K]`, a code in each element (8-bit floats as their bits)."""
     scale: Array
     """`[N, G]`, as stored."""
     zero: Array | None
+    """i8 `[N, G]`, where the scheme has zero points."""
+    code_format: CodeFormat
 
     def values(self) -> Array:
         """The matrix, f32 `[N, K]`."""
-        count, depth = self.codes.shape
-        groups = self.scale.shape[1]
-        codes = self.codes.astype(np.float32).reshape(count, groups, depth // groups)
-        if self.zero is not None:
-            codes -= self.zero.astype(np.float32)[:, :, None]
-        codes *= self.scale.astype(np.float32)[:, :, None]
-        return codes.reshape(count, depth)
+        return numerics.dequantize(self.codes, self.scale, F32, self.zero, self.code_format)
 
 
 def round_to_nearest(weight: Array, scheme: Scheme, element: ElementType) -> Rounded:
     """`weight[N, K]` rounded to nearest; scales are of `element`, or f32 where f16 will not do."""
-    return Rounded(*numerics.quantize(weight, scheme, element))
+    return Rounded(*numerics.quantize(weight, scheme, element), scheme.format)
 
 
 def energy(matrix: Array, statistics: Statistics) -> float:
@@ -64,13 +59,29 @@ def energy(matrix: Array, statistics: Statistics) -> float:
     return max(total, 0.0)
 
 
-def error_of(weight: Array, values: Array, statistics: Statistics) -> Error:
+@dataclass(frozen=True)
+class Measured:
+    """Energies of a layer's output and weight, and of their errors."""
+
+    output: float
+    output_error: float
+    weight: float
+    weight_error: float
+
+    @property
+    def error(self) -> Error:
+        """The ratios in dB."""
+        return Error(
+            decibels(self.output, self.output_error), decibels(self.weight, self.weight_error)
+        )
+
+
+def measure(weight: Array, values: Array, statistics: Statistics) -> Measured:
     """What becomes of a layer whose `weight` is rounded to `values`, both `[N, K]`."""
     difference = weight - values
-    return Error(
-        output_db=decibels(energy(weight, statistics), energy(difference, statistics)),
-        weight_db=decibels(
-            float(np.sum(weight.astype(np.float64) ** 2)),
-            float(np.sum(difference.astype(np.float64) ** 2)),
-        ),
+    return Measured(
+        energy(weight, statistics),
+        energy(difference, statistics),
+        float(np.sum(weight.astype(np.float64) ** 2)),
+        float(np.sum(difference.astype(np.float64) ** 2)),
     )

@@ -1,0 +1,9 @@
+// RUN: tw opt %s -p smooth-quant --verify-diagnostics --split-input-file
+
+// The pass changes weights, which IR does not hold: without weights and a calibration it says so.
+// expected-error@unknown {{smooth-quant has no weights and no calibration to work on}}
+func.func @f(%x: tensor<4x64xf32>) -> tensor<4x32xf32> {
+  %w = top.Weight "proj.weight" : tensor<32x64xf32>
+  %y = top.MatMul %x, %w {right_transpose} : tensor<4x64xf32>, tensor<32x64xf32> -> tensor<4x32xf32>
+  func.return %y : tensor<4x32xf32>
+}
