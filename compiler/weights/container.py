@@ -32,6 +32,7 @@ ROTARY_TABLES = ("*.rotary_pos_emb.inv_freq", "*.rotary_emb.inv_freq")
 """Tables that checkpoints carry and that are computed anew."""
 
 WEIGHT_ELEMENTS = {"F32": F32, "F16": F16, "BF16": BF16}
+INTEGER_DTYPES = {"I32": np.dtype(np.int32), "U32": np.dtype(np.uint32), "I64": np.dtype(np.int64)}
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 _LISTED = 12
 """Tensors that an error names before it says how many more there are."""
@@ -182,6 +183,20 @@ class WeightContainer:
         if not info.shape:
             return self.read_rows(key, 0, 1).reshape(())
         return self.read_rows(key, 0, info.shape[0])
+
+    def read_integers(self, key: str) -> Array:
+        """The whole of a tensor of integers, which is no weight by itself (the words of a packed
+        checkpoint); raises `UnsupportedError` for other types."""
+        info = self.info(key)
+        if info.dtype not in INTEGER_DTYPES:
+            raise UnsupportedError(
+                f"integers stored as {info.dtype} are not supported",
+                where=f"tensor {key!r} in {info.file}",
+                hint=f"one of {', '.join(INTEGER_DTYPES)}",
+            )
+        buffer = _buffer(None, info.size_bytes)
+        self._read(info, 0, buffer)
+        return buffer.view(INTEGER_DTYPES[info.dtype]).reshape(info.shape)
 
     def read_rows(self, key: str, start: int, stop: int, out: Array | None = None) -> Array:
         """Rows `start..stop` of the first axis, in the stored type (a scalar is one row of shape

@@ -1,15 +1,18 @@
 """Inner loops of weight quantization, compiled by numba.
 
-One row of a weight is one output channel. A loop goes over each row twice while it is in the cache:
-the largest magnitude, then the codes. Magnitudes are compared as integers (the bit patterns of
-non-negative floats ascend with their values, and NaN and Inf come last), so the first pass converts
-nothing. The loops release the GIL and know nothing of threads.
+A row of a weight is an output channel, cut into groups of inputs. Each row is gone over twice while
+it is in the cache: the range of each group, then its codes. Floats come as their bits, and ranges
+are found among integers (the bits of floats ascend with their magnitudes, NaN and Inf last), so the
+first pass converts nothing. The loops release the GIL and know nothing of threads.
+
+The type of the bits says what the floats are: `uint16` f16, `int16` bf16, `uint32` f32. One loop
+serves all three, and what differs between schemes is data (`Rule`), but for the loops over codes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -22,26 +25,81 @@ QUANTIZED = -1
 SCALE_OUT_OF_RANGE = -2
 """A scale lies outside of the range that the caller asked for."""
 
+
+class Rule(NamedTuple):
+    """How ranges become scales and codes."""
+
+    steps: np.float64
+    """What a range is divided by."""
+    zero_point: np.bool_
+    widens: np.bool_
+    """Whether ranges are made to hold 0."""
+    narrowest: np.float32
+    """The least range, in f32 arithmetic (TPU-MLIR); 0 for none."""
+    least_code: np.float32
+    most_code: np.float32
+    drop: np.uint32
+    """A scale is rounded up until these low bits of it are zero."""
+    least_scale: np.float32
+    most_scale: np.float32
+    infinity: np.int64
+    """The bits of infinity in the type of the weight."""
+
+
 _ALMOST_HALF = np.float32(0.5) - np.float32(2.0**-25)
 """The largest float32 below one half: `trunc(x + copysign(this, x))` rounds half away from zero,
 exactly (adding 0.5 would round 0.49999997 up)."""
-_ONE = np.float32(1)
-_QMAX = np.float32(127)
 _ZERO = np.float32(0)
-_EXACT_QMAX = np.float64(127)
+_ONE = np.float32(1)
 _LEAST_NORMAL = np.float64(2.0**-126)
 _SUBNORMALS = np.float64(2.0**149)
 """Subnormal float32 values in 1: times this they are their own bits."""
+_LEAST_FAST, _MOST_FAST = np.float32(2.0**-70), np.float32(2.0**100)
+"""Scales for which neither a reciprocal nor the remainder of a code leaves the normal range."""
 
 
-def _type_float_from_half_bits(typingctx: Any, bits: Any) -> Any:
-    """The float32 of the f16 with these bits (numba has no f16 on CPUs; LLVM has)."""
+# Bits.
+
+
+def _type_value(typingctx: Any, bits: Any) -> Any:
+    """The float32 of a weight's bits (numba has no f16 on CPUs; LLVM has)."""
+
+    def from_half(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    def from_bfloat(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = builder.zext(arguments[0], ir.IntType(32))
+        shifted = builder.shl(wide, ir.Constant(ir.IntType(32), 16))
+        return builder.bitcast(shifted, ir.FloatType())
+
+    def from_float(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    generate = {types.uint16: from_half, types.int16: from_bfloat, types.uint32: from_float}
+    return types.float32(bits), generate[bits]
+
+
+def _type_magnitude(typingctx: Any, bits: Any) -> Any:
+    """The bits without the sign, as a signed integer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        half = builder.bitcast(arguments[0], ir.HalfType())
-        return builder.fpext(half, ir.FloatType())
+        integer = arguments[0].type
+        return builder.and_(arguments[0], ir.Constant(integer, (1 << (integer.width - 1)) - 1))
 
-    return types.float32(types.uint16), generate
+    return types.Integer.from_bitwidth(bits.bitwidth, signed=True)(bits), generate
+
+
+def _type_ordered(typingctx: Any, bits: Any) -> Any:
+    """A signed integer that ascends with the value of the float; applied twice, the bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integer = arguments[0].type
+        most = (1 << (integer.width - 1)) - 1
+        sign = builder.ashr(arguments[0], ir.Constant(integer, integer.width - 1))
+        flips = builder.and_(sign, ir.Constant(integer, most))
+        return builder.xor(arguments[0], flips)
+
+    return types.Integer.from_bitwidth(bits.bitwidth, signed=True)(bits), generate
 
 
 def _type_float_from_bits(typingctx: Any, bits: Any) -> Any:
@@ -62,98 +120,236 @@ def _type_bits_from_float(typingctx: Any, value: Any) -> Any:
     return types.uint32(types.float32), generate
 
 
-_float_from_half_bits: Any = intrinsic(_type_float_from_half_bits)
+def _type_multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """`a * b + c` in float32, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+_value: Any = intrinsic(_type_value)
+_magnitude: Any = intrinsic(_type_magnitude)
+_ordered: Any = intrinsic(_type_ordered)
 _float_from_bits: Any = intrinsic(_type_float_from_bits)
 _bits_from_float: Any = intrinsic(_type_bits_from_float)
+_multiply_add: Any = intrinsic(_type_multiply_add)
+
+
+# Ranges and scales.
 
 
 @numba.njit(inline="always")
-def _channel_scale(absmax: Any, drop: Any) -> Any:
-    """`absmax / 127` rounded up until its bits in `drop` are zero; 1 for a channel of zeros.
+def _find_ranges(row: Any, group: Any, zero_point: Any, lows: Any, highs: Any) -> None:
+    """The bits of the least and greatest value of each group; of the greatest magnitude alone
+    without zero points."""
+    for g in range(len(highs)):
+        start = g * group
+        if zero_point:
+            low = _ordered(row[start])
+            high = low
+            for k in range(start, start + group):
+                key = _ordered(row[k])
+                low = min(low, key)
+                high = max(high, key)
+            lows[g] = _ordered(low)
+            highs[g] = _ordered(high)
+        else:
+            top = _magnitude(row[start])
+            for k in range(start, start + group):
+                top = max(top, _magnitude(row[k]))
+            lows[g] = 0
+            highs[g] = top
 
-    Subnormal quotients are rounded up by the division itself: 127 steps must reach `absmax`.
+
+@numba.njit(inline="always")
+def _stored_scale(exact: Any, drop: Any) -> Any:
+    """`exact` rounded up until its bits in `drop` are zero, to nearest if there are none; 1 for 0.
+
+    Subnormal scales are always rounded up: all steps together must reach the end of the range.
     """
-    if absmax == _ZERO:
+    if exact == np.float64(0):
         return _ONE
-    exact = np.float64(absmax) / _EXACT_QMAX
     if exact < _LEAST_NORMAL:
         bits = np.uint32(math.ceil(exact * _SUBNORMALS))
     else:
-        bits = _bits_from_float(absmax / _QMAX)
-    bits = (bits + drop) & ~drop
-    return _float_from_bits(bits)
+        nearest = np.float32(exact)
+        bits = _bits_from_float(nearest)
+        if drop != np.uint32(0) and np.float64(nearest) < exact:
+            bits = np.uint32(bits + np.uint32(1))
+    return _float_from_bits(np.uint32(np.uint32(bits + drop) & np.uint32(~drop)))
 
 
 @numba.njit(inline="always")
-def _code(value: Any, scale: Any) -> Any:
-    """`value / scale` rounded half away from zero.
-
-    No clamp to -127..127 is needed: scales are rounded up, or to nearest in the normal range, so
-    that the quotient is below 127.5.
-    """
-    quotient = value / scale
-    return np.int8(np.int32(quotient + (_ALMOST_HALF if quotient >= _ZERO else -_ALMOST_HALF)))
-
-
-@numba.njit(nogil=True, cache=True)
-def quantize_f16(rows: Any, scales: Any, codes: Any, drop: Any, least: Any, most: Any) -> int:
-    """Codes and scales of rows of f16 bits; the return value is that of `quantize_f32`."""
-    count, depth = rows.shape
-    for n in range(count):
-        top = np.uint16(0)
-        for k in range(depth):
-            top = max(top, np.uint16(rows[n, k] & np.uint16(0x7FFF)))
-        if top >= np.uint16(0x7C00):
-            return n
-        scale = _channel_scale(_float_from_half_bits(top), drop)
-        if scale < least or scale > most:
+def _find_scales(lows: Any, highs: Any, rule: Any, scales: Any, zeros: Any) -> Any:
+    """Scales and zero points from ranges; returns `QUANTIZED`, `SCALE_OUT_OF_RANGE`, or 0 for a
+    range that is not finite."""
+    for g in range(len(highs)):
+        if _magnitude(lows[g]) >= rule.infinity or _magnitude(highs[g]) >= rule.infinity:
+            return 0
+        low, high = _value(lows[g]), _value(highs[g])
+        if rule.widens:
+            low, high = min(low, _ZERO), max(high, _ZERO)
+        extent = np.float64(high) - np.float64(low)
+        if rule.narrowest > _ZERO:
+            extent = np.float64(max(np.float32(high - low), rule.narrowest))
+        scale = _stored_scale(extent / rule.steps, rule.drop)
+        if scale < rule.least_scale or scale > rule.most_scale:
             return SCALE_OUT_OF_RANGE
-        scales[n] = scale
-        for k in range(depth):
-            codes[n, k] = _code(_float_from_half_bits(rows[n, k]), scale)
+        scales[g] = scale
+        if rule.zero_point:
+            most = rule.most_code - rule.least_code
+            away = min(max(-low / scale, _ZERO), most)
+            zeros[g] = np.int8(_rounded(away) + np.int32(rule.least_code))
     return QUANTIZED
 
 
+# Codes.
+
+
+@numba.njit(inline="always")
+def _rounded(value: Any) -> Any:
+    """The nearest int32, halves away from zero."""
+    return np.int32(value + (_ALMOST_HALF if value >= _ZERO else -_ALMOST_HALF))
+
+
+@numba.njit(inline="always")
+def _quotient(value: Any, scale: Any, reciprocal: Any) -> Any:
+    """`value / scale` as a division rounds it, for a `scale` of at most 12 significant bits.
+
+    The remainder of a first quotient is exact, and corrects it to within 2^-22 of an ulp of the
+    true one, which lies further than that from where the rounding turns: nothing of 12 bits times
+    something of 25 comes closer to 24 bits than 2^-13 of an ulp. Source: Markstein, Computation of
+    elementary functions on the IBM RISC System/6000 processor, IBM J. Res. Dev. 34 (1990).
+    """
+    first = value * reciprocal
+    remainder = _multiply_add(-first, scale, value)
+    return _multiply_add(remainder, reciprocal, first)
+
+
+@numba.njit(inline="always")
+def _is_fast(scale: Any, rule: Any) -> Any:
+    """Whether `_quotient` is the quotient."""
+    narrow = rule.drop != np.uint32(0)
+    return narrow and scale >= _LEAST_FAST and scale <= _MOST_FAST
+
+
+@numba.njit(inline="always")
+def _integer(quotient: Any, least: Any, most: Any, zero: Any) -> Any:
+    """The code of a quotient between `least` and `most`, which are those without the zero point."""
+    bounded = quotient if quotient > least else least
+    bounded = bounded if bounded < most else most
+    return np.int8(_rounded(bounded) + zero)
+
+
+@numba.njit(inline="always")
+def _write_integers(row: Any, group: Any, scales: Any, zeros: Any, rule: Any, codes: Any) -> None:
+    for g in range(len(scales)):
+        start, scale = g * group, scales[g]
+        zero = np.int32(zeros[g]) if rule.zero_point else np.int32(0)
+        least, most = rule.least_code - np.float32(zero), rule.most_code - np.float32(zero)
+        if _is_fast(scale, rule):
+            reciprocal = _ONE / scale
+            for k in range(start, start + group):
+                quotient = _quotient(_value(row[k]), scale, reciprocal)
+                codes[k] = _integer(quotient, least, most, zero)
+        else:
+            for k in range(start, start + group):
+                codes[k] = _integer(_value(row[k]) / scale, least, most, zero)
+
+
+@numba.njit(inline="always")
+def _pack(codes: Any, packed: Any) -> None:
+    """Two codes a byte, the first in the low nibble; `codes` are of an even number."""
+    for k in range(len(packed)):
+        low, high = np.uint8(codes[2 * k]), np.uint8(codes[2 * k + 1])
+        packed[k] = np.int8((low & np.uint8(15)) | np.uint8(high << np.uint8(4)))
+
+
 @numba.njit(nogil=True, cache=True)
-def quantize_bf16(rows: Any, scales: Any, codes: Any, drop: Any, least: Any, most: Any) -> int:
-    """Codes and scales of rows of bf16 bits; the return value is that of `quantize_f32`."""
+def quantize_integers(
+    rows: Any, scales: Any, zeros: Any, codes: Any, rule: Any, packed: bool
+) -> int:
+    """Codes of int8, or two of four bits in a byte, of `rows`, the bits `[N, K]` of floats.
+
+    Writes scales f32 `[N, G]`, zero points i8 `[N, G]` (if the rule has them) and codes i8 `[N, K]`
+    (`[N, ceil(K / 2)]` if `packed`). Returns `QUANTIZED`; or the first row with a NaN or Inf; or
+    `SCALE_OUT_OF_RANGE`. What was written before is then of no use.
+    """
     count, depth = rows.shape
+    groups = scales.shape[1]
+    group = depth // groups
+    lows, highs = np.empty(groups, rows.dtype), np.empty(groups, rows.dtype)
+    loose = np.zeros(depth + depth % 2, np.int8)
     for n in range(count):
-        top = np.uint16(0)
-        for k in range(depth):
-            top = max(top, np.uint16(rows[n, k] & np.uint16(0x7FFF)))
-        if top >= np.uint16(0x7F80):
-            return n
-        absmax = _float_from_bits(np.uint32(np.uint32(top) << np.uint32(16)))
-        scale = _channel_scale(absmax, drop)
-        if scale < least or scale > most:
-            return SCALE_OUT_OF_RANGE
-        scales[n] = scale
-        for k in range(depth):
-            value = _float_from_bits(np.uint32(np.uint32(rows[n, k]) << np.uint32(16)))
-            codes[n, k] = _code(value, scale)
+        row = rows[n]
+        _find_ranges(row, group, rule.zero_point, lows, highs)
+        status = _find_scales(lows, highs, rule, scales[n], zeros[n])
+        if status != QUANTIZED:
+            return n if status == 0 else status
+        if packed:
+            _write_integers(row, group, scales[n], zeros[n], rule, loose)
+            _pack(loose, codes[n])
+        else:
+            _write_integers(row, group, scales[n], zeros[n], rule, codes[n])
     return QUANTIZED
 
 
-@numba.njit(nogil=True, cache=True)
-def quantize_f32(rows: Any, scales: Any, codes: Any, drop: Any, least: Any, most: Any) -> int:
-    """Codes `i8[N, K]` and scales `f32[N]` of `rows`, the bits `u32[N, K]` of float32 values.
+class Float8(NamedTuple):
+    """An 8-bit float format, as rounding to it needs it."""
 
-    A scale is rounded up until its bits in `drop` (a mask of low bits) are zero. Returns
-    `QUANTIZED`; or the first row with a NaN or Inf; or `SCALE_OUT_OF_RANGE` where a scale is below
-    `least` or above `most`. What was written before is then of no use.
-    """
+    shift: np.uint32
+    """Bits of a float32 significand that it lacks."""
+    rebias: np.uint32
+    """What float32 exponents are too large by, in the place of the 8-bit float."""
+    least_normal: np.float32
+    subnormal: np.float32
+    """The float32 whose ulp is the least subnormal: added to less, it rounds."""
+    most: np.float32
+
+
+@numba.njit(inline="always")
+def _float8(quotient: Any, value: Any, form: Any) -> Any:
+    """The bits of the 8-bit float nearest to a quotient, ties to even, with the sign of `value`;
+    the largest one for all above."""
+    sign = np.uint32(np.uint32(_bits_from_float(value) >> np.uint32(24)) & np.uint32(0x80))
+    size = _float_from_bits(np.uint32(_bits_from_float(quotient) & np.uint32(0x7FFFFFFF)))
+    size = size if size < form.most else form.most
+    bits = _bits_from_float(size)
+    odd = np.uint32(np.uint32(bits >> form.shift) & np.uint32(1))
+    half = np.uint32((np.uint32(1) << np.uint32(form.shift - np.uint32(1))) - np.uint32(1))
+    normal = np.uint32(np.uint32(np.uint32(bits + half) + odd) >> form.shift) - form.rebias
+    tiny = np.uint32(_bits_from_float(size + form.subnormal) & np.uint32(0xFF))
+    held = np.uint32(normal) if size >= form.least_normal else tiny
+    return np.int8(np.uint8(np.uint32(held | sign)))
+
+
+@numba.njit(nogil=True, cache=True)
+def quantize_floats(
+    rows: Any, scales: Any, codes: Any, rule: Any, form: Any
+) -> int:
+    """Codes that are 8-bit floats `i8[N, K]`; otherwise as `quantize_integers`."""
     count, depth = rows.shape
+    groups = scales.shape[1]
+    group = depth // groups
+    lows, highs = np.empty(groups, rows.dtype), np.empty(groups, rows.dtype)
+    zeros = np.zeros(groups, np.int8)
     for n in range(count):
-        top = np.uint32(0)
-        for k in range(depth):
-            top = max(top, np.uint32(rows[n, k] & np.uint32(0x7FFFFFFF)))
-        if top >= np.uint32(0x7F800000):
-            return n
-        scale = _channel_scale(_float_from_bits(top), drop)
-        if scale < least or scale > most:
-            return SCALE_OUT_OF_RANGE
-        scales[n] = scale
-        for k in range(depth):
-            codes[n, k] = _code(_float_from_bits(rows[n, k]), scale)
+        row, code = rows[n], codes[n]
+        _find_ranges(row, group, False, lows, highs)
+        status = _find_scales(lows, highs, rule, scales[n], zeros)
+        if status != QUANTIZED:
+            return n if status == 0 else status
+        for g in range(groups):
+            start, scale = g * group, scales[n, g]
+            if _is_fast(scale, rule):
+                reciprocal = _ONE / scale
+                for k in range(start, start + group):
+                    value = _value(row[k])
+                    code[k] = _float8(_quotient(value, scale, reciprocal), value, form)
+            else:
+                for k in range(start, start + group):
+                    value = _value(row[k])
+                    code[k] = _float8(value / scale, value, form)
     return QUANTIZED

@@ -54,6 +54,7 @@ from tilewright.compiler.weights.quantize import (
 from tilewright.compiler.weights.safetensors_header import format_header
 from tilewright.dialects.element_types import F16, F32, I8, ElementType
 from tilewright.dialects.errors import InternalError, ModelReadError
+from tilewright.dialects.quantization import parse_scheme
 
 Array = npt.NDArray[Any]
 
@@ -265,15 +266,17 @@ class _Writer:
         return sums, store_scales(scales, stored), stored
 
     def _quantize_as(self, request: WeightRequest, stored: ElementType) -> tuple[_Sums, Array]:
-        quantizer = RowQuantizer(stored, str(request.source_key), self.rule, request.transposed)
+        quantizer = RowQuantizer(
+            parse_scheme("w8a16"), stored, str(request.source_key), self.rule, request.transposed
+        )
         count, depth = request.shape
-        scales = np.empty(count, np.float32)
+        scales, zeros = np.empty((count, 1), np.float32), np.empty((count, 1), np.int8)
         sums = _Sums()
         first = request.rows[0] if request.rows else 0
         for start, rows in self._chunks(request):
             stop = start + len(rows)
             codes = self._buffer("codes", rows.size).view(np.int8).reshape(len(rows), depth)
-            quantizer.quantize(rows, scales[start:stop], codes, first + start)
+            quantizer.quantize(rows, codes, scales[start:stop], zeros[start:stop], first + start)
             self._write(request, start * depth, codes, sums)
         return sums, scales
 

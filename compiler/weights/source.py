@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy.typing as npt
 
@@ -39,4 +40,25 @@ class WeightSource(Protocol):
 
     def fingerprints(self) -> Mapping[str, str]:
         """What identifies the source, for the manifest."""
+        ...
+
+
+class OpenCheckpoint(WeightSource, Protocol):
+    """A source whose files are open, as a context manager that closes them."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Closes the files; reading is over."""
+        ...
+
+    def read(self, key: str) -> Array:
+        """The whole of a dense tensor, in its stored type."""
         ...
