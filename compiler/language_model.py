@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
 
+from tilewright.compiler.importers.packed.checkpoint import open_packed
+from tilewright.compiler.importers.packed.config import Packing
 from tilewright.compiler.models.causal_lm import ModelSummary
-from tilewright.compiler.weights.container import WeightContainer, empty_container, open_checkpoint
+from tilewright.compiler.weights.container import empty_container, open_checkpoint
+from tilewright.compiler.weights.source import OpenCheckpoint
 from tilewright.dialects.errors import IRError
 from tilewright.dialects.graph import Weight, shape_of
 from tilewright.dialects.scopes import functions_of, walk_calls, where_of
 
-Tables = Mapping[str, npt.NDArray[np.float32]]
+Tables = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,10 @@ class ImportedModel:
     tables: Callable[[], Tables]
     """Computes the weights that are not in the checkpoint, by key."""
 
-    def open_weights(self) -> WeightContainer:
+    packing: Packing | None = field(default=None, kw_only=True)
+    """How the checkpoint's weights are quantized already, if they are."""
+
+    def open_weights(self) -> OpenCheckpoint:
         """The checkpoint, checked against the model.
 
         Raises `ModelReadError` if it cannot be read, or lacks tensors, or has others or other
@@ -44,6 +50,8 @@ class ImportedModel:
             return empty_container()
         container = open_checkpoint(self.weights)
         try:
+            if self.packing is not None:
+                return open_packed(container, self.packing, self.shapes, ignorable=self.ignorable)
             container.check(self.shapes, ignorable=self.ignorable)
         except BaseException:
             container.close()

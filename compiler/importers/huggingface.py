@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from tilewright.compiler.importers.packed.checkpoint import PackedCheckpoint
+from tilewright.compiler.importers.packed.config import (
+    AWQ_CONFIG_NAME,
+    GPTQ_CONFIG_NAME,
+    QUANTIZATION_FIELD,
+    Packing,
+    read_packing,
+)
 from tilewright.compiler.language_model import LanguageModel
 from tilewright.compiler.models.causal_lm import CausalLM
 from tilewright.compiler.models.chatglm import ChatGLM
@@ -14,6 +23,7 @@ from tilewright.compiler.models.glm4 import GLM4
 from tilewright.compiler.models.llama import Llama
 from tilewright.compiler.models.qwen2 import Qwen2
 from tilewright.dialects.errors import ModelReadError, OptionError, UnsupportedError
+from tilewright.passes.apply_input_order import apply_input_order
 
 CONFIG_NAME = "config.json"
 GENERATION_CONFIG_NAME = "generation_config.json"
@@ -33,7 +43,8 @@ def load_model(path: Path | str, *, seq: int) -> LanguageModel:
     """The language model in the folder `path` (or with the configuration file `path`) for `seq`
     positions.
 
-    Reads the configuration only; `LanguageModel.open_weights` opens the checkpoint. Raises
+    Reads the configuration only; `LanguageModel.open_weights` opens the checkpoint. But where it is
+    quantized already (GPTQ, AWQ), this does too, for the order of the inputs. Raises
     `ModelReadError` for a configuration that is missing, damaged, incomplete or contradicts itself,
     `UnsupportedError` for another architecture or setting, `OptionError` if the model does not have
     `seq` positions.
@@ -47,15 +58,40 @@ def load_model(path: Path | str, *, seq: int) -> LanguageModel:
         if eos is not None:
             fields = Fields({**fields.values, "eos_token_id": eos}, fields.source)
     model = build_model(fields, seq)
-    return LanguageModel(
+    imported = LanguageModel(
         name=(path if path.is_dir() else path.parent).resolve().name,
         module=model.trace(),
         weights=file.parent,
         shapes=model.shapes(),
         ignorable=model.ignorable,
         tables=model.tables,
+        packing=find_packing(fields, file.parent),
         summary=model.summary,
     )
+    return _with_input_order(imported) if path.is_dir() else imported
+
+
+def find_packing(fields: Fields, folder: Path) -> Packing | None:
+    """How the weights of a checkpoint are quantized already: by its configuration, or by what
+    AutoGPTQ or AutoAWQ wrote beside it. None where they are not. Raises as `read_packing`."""
+    if fields.has(QUANTIZATION_FIELD):
+        return read_packing(fields.child(QUANTIZATION_FIELD))
+    for name in (GPTQ_CONFIG_NAME, AWQ_CONFIG_NAME):
+        if (folder / name).is_file():
+            return read_packing(read_config(folder / name))
+    return None
+
+
+def _with_input_order(model: LanguageModel) -> LanguageModel:
+    """The model with gathers where the checkpoint has inputs in another order."""
+    if model.packing is None or not model.packing.may_reorder:
+        return model
+    with model.open_weights() as source:
+        if not isinstance(source, PackedCheckpoint) or not source.orders:
+            return model
+        orders = apply_input_order(model.module, source.orders)
+    computed = model.tables
+    return replace(model, tables=lambda: {**computed(), **orders})
 
 
 def build_model(fields: Fields, seq: int) -> CausalLM:
