@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("dialects", "backends", "passes", "compiler")
+ROOMS = ("dialects", "backends", "passes", "compiler", "testing")
 
 
 def _setuptools() -> dict[str, Any]:
