@@ -72,11 +72,12 @@ def _parameters(real: Array) -> tuple[Array, Array]:
 def requantize(sums: Array, multiplier: Array | int, shift: Array | int) -> Array:
     """`clamp((sums * multiplier + 2^(shift - 1)) >> shift, -128, 127)` as int8.
 
-    `sums` are int32, products int64; the shift is arithmetic, so halves go up. `multiplier` and
-    `shift` broadcast.
+    `sums` are int32, products int64; the shift is arithmetic, so halves go up. Shifts are 1 to 62
+    (of another one the lowest six bits count; 0 shifts nothing). `multiplier` and `shift`
+    broadcast.
     """
-    factor, bits = np.asarray(multiplier, np.int64), np.asarray(shift, np.int64)
-    rounding = np.left_shift(np.int64(1), bits - 1)
+    factor, bits = np.asarray(multiplier, np.int64), np.asarray(shift, np.int64) & 63
+    rounding = np.where(bits > 0, np.left_shift(np.int64(1), np.maximum(bits, 1) - 1), 0)
     scaled = np.right_shift(np.asarray(sums, np.int64) * factor + rounding, bits)
     return np.clip(scaled, INT8_LOWEST, INT8_HIGHEST).astype(np.int8)
 

@@ -25,7 +25,7 @@ class QuantizeOp(TileOp):
     - `bdc.quantize takes floating point`
     - `bdc.quantize makes i8`
     - `bdc.quantize takes one replicated f32 scale`
-    - `bdc.quantize keeps the shape`
+    - `bdc.quantize keeps the shape`, `bdc.quantize works on tiles over the lanes`
     """
 
     name = "bdc.quantize"
@@ -63,7 +63,7 @@ class DequantizeOp(TileOp):
     - `bdc.dequantize takes i8`
     - `bdc.dequantize makes floating point`
     - `bdc.dequantize takes one replicated f32 scale`
-    - `bdc.dequantize keeps the shape`
+    - `bdc.dequantize keeps the shape`, `bdc.dequantize works on tiles over the lanes`
     """
 
     name = "bdc.dequantize"
@@ -96,15 +96,15 @@ class RequantOp(TileOp):
 
     `t = sums[r, c] + table[r, 0]`, saturating at the ends of int32, then `y[r, c] = clamp((t *
     table[r, 1] + 2^(table[r, 2] - 1)) >> table[r, 2], -128, 127)` in int64. The shift is 1 to 62
-    (of others, the lowest six bits count, and 0 is 64: all bits go).
+    (of another one the lowest six bits count; 0 shifts nothing).
 
     Invariants:
 
     - `bdc.requant takes i32`
     - `bdc.requant makes i8`
     - `bdc.requant takes three columns of i32 a row`
-    - `bdc.requant works on tiles over the lanes`
-    - `bdc.requant keeps the shape`
+    - `bdc.requant takes a table over the lanes`
+    - `bdc.requant keeps the shape`, `bdc.requant works on tiles over the lanes`
     """
 
     name = "bdc.requant"
@@ -128,10 +128,7 @@ class RequantOp(TileOp):
             table.element.name == "i32" and (table.rows, table.cols) == (sums.rows, 3),
             "bdc.requant takes three columns of i32 a row",
         )
-        require(
-            not sums.replicated and not table.replicated and not result.replicated,
-            "bdc.requant works on tiles over the lanes",
-        )
+        require(not table.replicated, "bdc.requant takes a table over the lanes")
         _require_same_shape(self.name, sums, result)
 
 
@@ -141,5 +138,6 @@ def _require_one_scale(name: str, scale: LocalType) -> None:
 
 
 def _require_same_shape(name: str, x: LocalType, result: LocalType) -> None:
-    same = (x.rows, x.cols, x.replicated) == (result.rows, result.cols, result.replicated)
-    require(same, f"{name} keeps the shape")
+    require((x.rows, x.cols) == (result.rows, result.cols), f"{name} keeps the shape")
+    over_lanes = not x.replicated and not result.replicated
+    require(over_lanes, f"{name} works on tiles over the lanes")
