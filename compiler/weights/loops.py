@@ -326,9 +326,7 @@ def _float8(quotient: Any, value: Any, form: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)
-def quantize_floats(
-    rows: Any, scales: Any, codes: Any, rule: Any, form: Any
-) -> int:
+def quantize_floats(rows: Any, scales: Any, codes: Any, rule: Any, form: Any) -> int:
     """Codes that are 8-bit floats `i8[N, K]`; otherwise as `quantize_integers`."""
     count, depth = rows.shape
     groups = scales.shape[1]

@@ -254,7 +254,12 @@ def quantize_w8a16(
     out: Array | None = None,
 ) -> tuple[Array, Array]:
     made = quantize_weight(
-        weight, Scheme(CodeFormat.I8), scale_element, name=name, codes_rule=codes,
-        threads=threads, out=out,
+        weight,
+        Scheme(CodeFormat.I8),
+        scale_element,
+        name=name,
+        codes_rule=codes,
+        threads=threads,
+        out=out,
     )
     return made.codes, made.scale
