@@ -15,7 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.backends.encoding.operands import operand_row_bytes, operand_shapes, row_bytes_of
+from tilewright.backends.encoding.operands import (
+    OPERANDS,
+    operand_row_bytes,
+    operand_shapes,
+    row_bytes_of,
+)
 from tilewright.backends.encoding.records import GdmaOpcode, Records
 
 Integers = npt.NDArray[np.int64]
@@ -113,7 +118,7 @@ def bdc_accesses(records: Records, lanes: int) -> LocalAccesses:
     An accumulating command reads its result too; as it writes it, that adds nothing.
     """
     parts: list[tuple[Any, ...]] = []
-    for name in ("dst", "a", "b"):
+    for name in OPERANDS:
         rows = operand_shapes(records, name)[0]
         present = rows > 0
         operand = records[name][present]

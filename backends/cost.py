@@ -21,6 +21,7 @@ from tilewright.backends.encoding.operands import (
     Int64Array,
     OperandName,
     column,
+    has_one_scale,
     is_indexed,
     is_store,
     operand_row_bytes,
@@ -57,7 +58,7 @@ def vector_cycles(
     """Cycles of one vector command without bank conflicts.
 
     `passes` is `chip.special_function_passes` for the functions in `SPECIAL_UNARY` and
-    `SPECIAL_BINARY`, `chip.transpose_passes` for a transposition, else 1.
+    `SPECIAL_BINARY` and for quantization, `chip.transpose_passes` for a transposition, else 1.
     """
     vectors = math.ceil(rows / chip.lanes) * math.ceil(
         cols * widest_element_bytes / chip.vector_bytes
@@ -124,25 +125,32 @@ def bdc_cycles_without_conflicts(records: Records, chip: Chip) -> Int64Array:
     special = ((opcode == BdcOpcode.UNARY) & np.isin(function, list(SPECIAL_UNARY))) | (
         (opcode == BdcOpcode.BINARY) & np.isin(function, list(SPECIAL_BINARY))
     )
+    special |= opcode == BdcOpcode.QUANTIZE  # which divides
     vectors = np.where(special, vectors * chip.special_function_passes, vectors)
     vectors = np.where(opcode == BdcOpcode.TRANSPOSE, vectors * chip.transpose_passes, vectors)
     return chip.bdc_command_cycles + waves * np.where(opcode == BdcOpcode.MM, steps, vectors)
 
 
 def bank_conflicts(records: Records, chip: Chip) -> BoolArray:
-    """Whether two operands (dst, a, b) of a command touch a common bank."""
-    dst, a, b = (_banks_touched(records, name, chip) for name in OPERANDS)
-    return np.any((dst & a) | (dst & b) | (a & b), axis=1)
+    """Whether two operands (dst, a, b) of a command touch a common bank.
+
+    Zero points (c) are counted with the scales (b), to which they belong: the two may share one.
+    """
+    dst, a, b, c = (_banks_touched(records, name, chip) for name in OPERANDS)
+    groups = b | c
+    return np.any((dst & a) | (dst & groups) | (a & groups), axis=1)
 
 
 def _widest(records: Records) -> Int64Array:
     opcode = records["opcode"]
     widest = ELEMENT_SIZES[records["dst_element"]].copy()
-    by_result = opcode == BdcOpcode.DEQUANT
+    by_result = (opcode == BdcOpcode.DEQUANT) | (opcode == BdcOpcode.DEQUANTIZE)
     sources: tuple[OperandName, ...] = ("a", "b")
     for name in sources:
         size = ELEMENT_SIZES[records[f"{name}_element"]]
         present = (operand_shapes(records, name)[0] > 0) & ~by_result
+        if name == "b":
+            present &= ~has_one_scale(records)
         widest = np.maximum(widest, np.where(present, size, 0))
     return widest
 

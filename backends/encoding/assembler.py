@@ -5,8 +5,9 @@ One line a command, the GDMA queue before the BDC queue:
     gdma 1 load 384x4096xi8 local=0/4096 global=1+0/4096
     gdma 2 gather 16x4096xf16 local=0/8192 global=0+0/8192 index=2+64 table=65024 wait=3
     bdc 1 dequant 384x4096 dst=f16:65536/8192 a=i8:0/4096 b=f16:24576/64 wait=1
-    bdc 2 mm 384x1x4096 dst=f16:0/64 a=f16:65536/8192 b=f16:131072/8192 transpose_right
-    bdc 3 mul 64x512 dst=f32:0/2048 a=f32:0/2048 immediate=0.125
+    bdc 2 dequant_u4 64x256 dst=f16:0/512 a=i8:512/128 b=f16:640/64 c=i8:704/64 group=64
+    bdc 3 mm 384x1x4096 dst=f16:0/64 a=f16:65536/8192 b=f16:131072/8192 transpose_right
+    bdc 4 mul 64x512 dst=f32:0/2048 a=f32:0/2048 immediate=0.125
 
 Engine, id, name; rows x columns (x depth of an mm, x element type of a GDMA command); then
 `offset/stride` of tiles, `argument+offset/pitch` of global memory, flags, and `wait`, the id of the
@@ -28,6 +29,7 @@ from tilewright.backends.encoding.mnemonics import (
     bdc_mnemonic,
     gdma_mnemonic,
 )
+from tilewright.backends.encoding.operands import OPERANDS, OperandName
 from tilewright.backends.encoding.records import (
     BDC_RECORD,
     GDMA_RECORD,
@@ -43,10 +45,10 @@ from tilewright.dialects.errors import SimulationError
 
 _ELEMENT_NAMES = {element.code: element.name for element in ELEMENT_TYPES}
 _ELEMENT_CODES = {element.name: element.code for element in ELEMENT_TYPES}
-_FLAGS = {flag.name.lower(): int(flag) for flag in BdcFlag}
+_FLAGS = {flag.name.lower(): int(flag) for flag in BdcFlag if flag != BdcFlag.ZERO_POINT}
 _MODES = {"row": int(BMode.ROW), "column": int(BMode.COLUMN)}
 _INDEXED = (GdmaOpcode.GATHER, GdmaOpcode.SCATTER)
-_PARTS = ("dst", "a", "b")
+_PARTS: tuple[OperandName, ...] = ("dst", "a", "b")
 
 _TILE = re.compile(r"(\d+)/(\d+)")
 _OPERAND = re.compile(r"(\w+):(\d+)/(\d+)")
@@ -118,6 +120,9 @@ def bdc_text(record: Any) -> str:
     operands: dict[int, tuple[str, ...]] = {
         int(BdcOpcode.MM): _PARTS,
         int(BdcOpcode.DEQUANT): _PARTS,
+        int(BdcOpcode.QUANTIZE): _PARTS,
+        int(BdcOpcode.DEQUANTIZE): _PARTS,
+        int(BdcOpcode.REQUANT): _PARTS,
         int(BdcOpcode.BINARY): _PARTS[:2] if immediate else _PARTS,
         int(BdcOpcode.FILL): _PARTS[:1],
     }
@@ -125,6 +130,10 @@ def bdc_text(record: Any) -> str:
     for part in parts:
         element = _element_name(int(record[f"{part}_element"]))
         words.append(f"{part}={element}:{record[part]['offset']}/{record[part]['stride']}")
+    if opcode == BdcOpcode.DEQUANT and int(record["flags"]) & BdcFlag.ZERO_POINT:
+        words.append(f"c=i8:{record['c']['offset']}/{record['c']['stride']}")
+    if opcode == BdcOpcode.DEQUANT and record["depth"]:
+        words.append(f"group={record['depth']}")
     if opcode == BdcOpcode.BINARY:
         words += [name for name, code in _MODES.items() if code == mode]
     if immediate:
@@ -177,16 +186,19 @@ def _parse_bdc(words: list[str]) -> Any:
     record["depth"] = dims[2] if len(dims) == 3 else 0
     for word in words[3:]:
         key, _, value = word.partition("=")
-        if key in _PARTS:
+        if key in OPERANDS:
             found = _OPERAND.fullmatch(value)
             if found is None:
                 raise ValueError(f"{word!r} is no operand: element:offset/stride")
-            record[f"{key}_element"] = _element_code(found[1])
+            if key == "c":
+                record["flags"] |= np.uint8(_zero_points(found[1]))
+            else:
+                record[f"{key}_element"] = _element_code(found[1])
             record[key]["offset"], record[key]["stride"] = int(found[2]), int(found[3])
         elif key == "immediate":
             record["immediate"] = np.float32(value)
             record["b_mode"] = BMode.IMMEDIATE if code[0] == BdcOpcode.BINARY else 0
-        elif key == "turned":
+        elif key in ("turned", "group"):
             (record["depth"],) = _match(_NUMBER, value)
         elif word in _MODES:
             record["b_mode"] = _MODES[word]
@@ -195,6 +207,12 @@ def _parse_bdc(words: list[str]) -> Any:
         else:
             _parse_common(record, key, value)
     return record
+
+
+def _zero_points(element: str) -> int:
+    if element != "i8":
+        raise ValueError(f"zero points are i8, not {element!r}")
+    return BdcFlag.ZERO_POINT
 
 
 def _parse_common(record: Any, key: str, value: str) -> None:

@@ -8,11 +8,17 @@ import numpy.typing as npt
 from tilewright.backends.encoding.records import (
     BdcOpcode,
     BinaryCode,
+    CodeCode,
     GdmaOpcode,
     Records,
     ReduceCode,
     UnaryCode,
 )
+
+
+def _dequant_name(code: CodeCode) -> str:
+    return "dequant" if code == CodeCode.I8 else f"dequant_{code.name.lower()}"
+
 
 GDMA_MNEMONICS: dict[int, str] = {int(code): code.name.lower() for code in GdmaOpcode}
 """Opcode of a GDMA command to its name."""
@@ -21,8 +27,9 @@ BDC_MNEMONICS: dict[tuple[int, int], str] = (
     {
         (int(code), 0): code.name.lower()
         for code in BdcOpcode
-        if code not in (BdcOpcode.UNARY, BdcOpcode.BINARY, BdcOpcode.REDUCE)
+        if code not in (BdcOpcode.UNARY, BdcOpcode.BINARY, BdcOpcode.REDUCE, BdcOpcode.DEQUANT)
     }
+    | {(int(BdcOpcode.DEQUANT), int(code)): _dequant_name(code) for code in CodeCode}
     | {(int(BdcOpcode.UNARY), int(code)): code.name.lower() for code in UnaryCode}
     | {(int(BdcOpcode.BINARY), int(code)): code.name.lower() for code in BinaryCode}
     | {(int(BdcOpcode.REDUCE), int(code)): f"reduce_{code.name.lower()}" for code in ReduceCode}

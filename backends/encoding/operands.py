@@ -14,16 +14,22 @@ from tilewright.backends.encoding.records import (
     BdcFlag,
     BdcOpcode,
     BMode,
+    CodeCode,
     GdmaOpcode,
     Records,
 )
-from tilewright.dialects.element_types import ELEMENT_TYPES
+from tilewright.dialects.element_types import ELEMENT_TYPES, I8
 
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
-OperandName: TypeAlias = Literal["dst", "a", "b"]
+OperandName: TypeAlias = Literal["dst", "a", "b", "c"]
 
-OPERANDS: tuple[OperandName, ...] = ("dst", "a", "b")
+OPERANDS: tuple[OperandName, ...] = ("dst", "a", "b", "c")
+
+_FOUR_BITS = (CodeCode.I4, CodeCode.U4)
+
+REQUANT_COLUMNS = 3
+"""Columns of the right operand of REQUANT: bias, multiplier, shift."""
 
 ELEMENT_SIZES: Int64Array = np.zeros(256, dtype=np.int64)
 """Bytes of an element, by code; 0 for codes that are none."""
@@ -34,6 +40,12 @@ for _element in ELEMENT_TYPES:
 def column(records: Records, name: str) -> Int64Array:
     """A field of all records as int64, so that arithmetic on it does not wrap."""
     return records[name].astype(np.int64)
+
+
+def has_one_scale(bdc: Records) -> BoolArray:
+    """Whether the right operand of each BDC command is one replicated number."""
+    opcode = bdc["opcode"]
+    return (opcode == BdcOpcode.QUANTIZE) | (opcode == BdcOpcode.DEQUANTIZE)
 
 
 def has_flag(bdc: Records, flag: BdcFlag) -> BoolArray:
@@ -74,19 +86,30 @@ def operand_shapes(bdc: Records, name: OperandName) -> tuple[Int64Array, Int64Ar
         return np.where(turned, cols, rows), np.where(turned, rows, cols_left), replicated
     if name == "a":
         has_a = opcode != BdcOpcode.FILL
-        return np.where(has_a, rows, 0), np.where(is_mm, depth, cols), replicated
+        packed = (opcode == BdcOpcode.DEQUANT) & np.isin(bdc["function"], _FOUR_BITS)
+        a_cols = np.where(is_mm, depth, np.where(packed, -(-cols // 2), cols))
+        return np.where(has_a, rows, 0), a_cols, replicated
+    # One group of columns, or some of `depth` each.
+    groups = np.where(depth > 0, -(-cols // np.maximum(depth, 1)), 1)
+    if name == "c":
+        has_c = (opcode == BdcOpcode.DEQUANT) & has_flag(bdc, BdcFlag.ZERO_POINT)
+        return np.where(has_c, rows, 0), groups, replicated
     transposed = has_flag(bdc, BdcFlag.TRANSPOSE_RIGHT)
     is_dequant = opcode == BdcOpcode.DEQUANT
-    has_b = is_mm | is_dequant | (is_binary & (mode != BMode.IMMEDIATE))
-    one_row = is_binary & (mode == BMode.ROW)
-    one_column = is_dequant | (is_binary & (mode == BMode.COLUMN))
+    one_scale, is_requant = has_one_scale(bdc), opcode == BdcOpcode.REQUANT
+    has_b = is_mm | is_dequant | one_scale | is_requant | (is_binary & (mode != BMode.IMMEDIATE))
+    one_row = one_scale | (is_binary & (mode == BMode.ROW))
+    one_column = one_scale | (is_binary & (mode == BMode.COLUMN))
     b_rows = np.where(is_mm, np.where(transposed, cols, depth), np.where(one_row, 1, rows))
     b_cols = np.where(is_mm, np.where(transposed, depth, cols), np.where(one_column, 1, cols))
+    b_cols = np.where(is_dequant, groups, np.where(is_requant, REQUANT_COLUMNS, b_cols))
     return np.where(has_b, b_rows, 0), b_cols, replicated | one_row
 
 
 def operand_element(bdc: Records, name: OperandName) -> npt.NDArray[np.uint8]:
     """Element code of an operand of each BDC command."""
+    if name == "c":
+        return np.full(len(bdc), I8.code, np.uint8)
     return bdc[f"{name}_element"]
 
 

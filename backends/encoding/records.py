@@ -47,10 +47,12 @@ class BdcOpcode(IntEnum):
 
     MM = 1
     """`dst[rows, cols] = a[rows, depth] @ b`; b is [depth, cols], or [cols, depth] with
-    `TRANSPOSE_RIGHT`; with `ACCUMULATE` the product is added to `dst` (f32).
+    `TRANSPOSE_RIGHT`; with `ACCUMULATE` the product is added to `dst` (f32, i32 of i8 operands).
     """
     DEQUANT = 2
-    """`dst = round(a * b[:, 0])`: int8 codes times a scale a row."""
+    """`dst = round((a - c) * b)`: codes (`CodeCode`), scales, zero points (`ZERO_POINT`). A column
+    of b and c is for a group of `depth` columns of `dst`; where depth is 0 there is one, for all.
+    """
     UNARY = 3
     """`dst = function(a)`."""
     BINARY = 4
@@ -64,6 +66,13 @@ class BdcOpcode(IntEnum):
     ROTATE = 8
     """Quarter turn of column pairs of the first `depth` columns (`INTERLEAVED` or half split);
     others 0.
+    """
+    QUANTIZE = 9
+    """`dst = clamp(round(a / b[0, 0]), -128, 127)`: i8; b is one replicated f32."""
+    DEQUANTIZE = 10
+    """`dst = round(a * b[0, 0])`: i8 codes times one replicated f32."""
+    REQUANT = 11
+    """`dst = clamp(((a + b[:, 0]) * b[:, 1] + 2^(b[:, 2] - 1)) >> b[:, 2], -128, 127)`: i32 to i8.
     """
 
 
@@ -86,6 +95,18 @@ class BdcFlag(IntEnum):
     INTERLEAVED = 4
     REPLICATED = 8
     """The tile is one replicated row: every lane computes its copy (UNARY, BINARY and FILL)."""
+    ZERO_POINT = 16
+    """A DEQUANT has zero points, operand c."""
+
+
+class CodeCode(IntEnum):
+    """`function` of a DEQUANT command: what `quantization.CodeFormat` its codes have."""
+
+    I8 = 0
+    I4 = 1
+    U4 = 2
+    F8E4M3 = 3
+    F8E5M2 = 4
 
 
 class UnaryCode(IntEnum):
@@ -165,10 +186,13 @@ BDC_RECORD: np.dtype[Any] = np.dtype(
         ("dst_element", "<u1"),
         ("a_element", "<u1"),
         ("b_element", "<u1"),
-        ("reserved", "<u1", (9,)),
+        ("reserved", "<u1"),
+        ("c", _OPERAND),
     ]
 )
-"""64 bytes. `rows`, `cols` are those of `a` for TRANSPOSE, else of `dst` (of `a` for REDUCE)."""
+"""64 bytes. `rows`, `cols` are those of `a` for TRANSPOSE, else of `dst` (of `a` for REDUCE). `c`
+has i8 elements.
+"""
 
 assert GDMA_RECORD.itemsize == 64
 assert BDC_RECORD.itemsize == 64

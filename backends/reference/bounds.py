@@ -384,7 +384,7 @@ def _cast(op: graph.Cast, inputs: Sequence[Array], exact: Array) -> Array | None
 ULPS_OF_FUNCTIONS = 2.0
 """exp, rsqrt, tanh, erf and sigmoid are within 2 ulp of the output type."""
 
-_RIGOROUS = (graph.MatMul, tpu.W8A16MatMulOp, graph.BatchMatMul, graph.Reduce)
+_RIGOROUS = (graph.MatMul, tpu.A16MatMul, graph.BatchMatMul, graph.Reduce)
 """Ops whose bound is of no particular order: `gamma` covers all."""
 
 _FUNCTIONS = (
@@ -422,7 +422,7 @@ _EXACT = (
 
 _INTERNAL: dict[type[Operation], Handler] = {
     graph.MatMul: _linear,
-    tpu.W8A16MatMulOp: _linear,
+    tpu.A16MatMul: _linear,
     graph.BatchMatMul: _batch_matmul,
     graph.RMSNorm: _rms_norm,
     graph.LayerNorm: _layer_norm,

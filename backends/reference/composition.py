@@ -24,11 +24,12 @@ from tilewright.backends.reference import bounds, evaluation, float64, formulas,
 from tilewright.backends.reference import primitives as p
 from tilewright.backends.reference.balls import EXACT, FLOAT64, MACHINE, Arithmetic, Ball
 from tilewright.backends.reference.constants import constant, factor
-from tilewright.backends.reference.numerics import dequantize, ulp
+from tilewright.backends.reference.numerics import dequantize, plain_codes, ulp
 from tilewright.dialects import graph, tpu
-from tilewright.dialects.element_types import ElementType
+from tilewright.dialects.element_types import F32, ElementType
 from tilewright.dialects.errors import UnsupportedError
 from tilewright.dialects.graph import storage_of
+from tilewright.dialects.quantization import CodeFormat
 from tilewright.dialects.scopes import where_of
 
 __all__ = ["FLOAT64", "MACHINE", "Arithmetic", "Ball", "computed", "propagate", "register"]
@@ -98,16 +99,26 @@ def _stored(ball: Ball, element: ElementType) -> Array:
     return ball.value.astype(element.dtype, copy=False)
 
 
-def dequantized(codes: Array, scale: Ball, element: ElementType) -> Ball:
-    """`round(code * scale)` in `element`, in every arithmetic: those are the weights.
+def dequantized(
+    codes: Array,
+    scale: Ball,
+    element: ElementType,
+    zero: Array | None = None,
+    code_format: CodeFormat = CodeFormat.I8,
+) -> Ball:
+    """`round((code - zero) * scale)` in `element`, in every arithmetic: those are the weights.
+
+    `codes` are one a byte (`plain_codes`).
 
     Exact for exact scales; else a scale's error times the code, and a rounding that may go either
     way: an ulp.
     """
-    value = dequantize(codes, scale.value, element).astype(np.float64)
+    value = dequantize(codes, scale.value, element, zero, code_format).astype(np.float64)
     if scale.is_exact:
         return Ball(value, EXACT)
-    effect = np.abs(codes.astype(np.float64)) * scale.radius
+    steps = dequantize(codes, np.ones_like(scale.radii), F32, zero, code_format)
+    group = codes.shape[1] // scale.radii.shape[1]
+    effect = np.abs(steps.astype(np.float64)) * np.repeat(scale.radii, group, axis=1)
     return Ball(value, effect + ulp(np.abs(value) + effect, element))
 
 
@@ -138,8 +149,10 @@ def _w8a16_gather(op: tpu.W8A16GatherOp, balls: Sequence[Ball], m: Arithmetic) -
 
 def _linear(op: evaluation.Linear, balls: Sequence[Ball], m: Arithmetic) -> Ball:
     """A product, and a sum with the bias."""
-    if isinstance(op, tpu.W8A16MatMulOp):
-        right = dequantized(balls[1].value, balls[2], storage_of(op.x))
+    if isinstance(op, tpu.A16MatMul):
+        codes = plain_codes(balls[1].value, op.code_format, balls[0].value.shape[-1])
+        zero = None if op.zero is None else balls[3].value
+        right = dequantized(codes, balls[2], storage_of(op.x), zero, op.code_format)
         turned = True
     else:
         right, turned = balls[1], op.right_transpose is not None
@@ -296,7 +309,7 @@ _HANDLERS: dict[type[Operation], Handler] = {
 
 _RULES: Mapping[type[Operation], Rule] = {
     graph.MatMul: _linear,
-    tpu.W8A16MatMulOp: _linear,
+    tpu.A16MatMul: _linear,
     graph.BatchMatMul: _batch_matmul,
     graph.RMSNorm: _rms_norm,
     graph.LayerNorm: _layer_norm,

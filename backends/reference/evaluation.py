@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xdsl.ir import Operation
 
 from tilewright.backends.reference import formulas
-from tilewright.backends.reference.numerics import dequantize
+from tilewright.backends.reference.numerics import dequantize, plain_codes
 from tilewright.dialects import graph, plugins, tpu
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import OptionError, UnsupportedError
@@ -23,7 +23,7 @@ from tilewright.dialects.scopes import where_of
 
 Array = NDArray[Any]
 _T = TypeVar("_T")
-Linear = graph.MatMul | tpu.W8A16MatMulOp
+Linear = graph.MatMul | tpu.A16MatMul
 
 Handler = Callable[[Any, Sequence[Array], "Semantics"], Array | list[Array]]
 """Evaluates an op of its class: see `register`."""
@@ -185,11 +185,17 @@ def weight_block(
     op: Linear, inputs: Sequence[Array], channels: slice, semantics: Semantics
 ) -> Array:
     """The weights `[channels, K]` of a linear layer, dequantized and widened."""
-    if isinstance(op, tpu.W8A16MatMulOp):
-        codes, scale = inputs[1][channels], inputs[2][channels]
-        return semantics.widen(dequantize(codes, scale, storage_of(op.x)))
+    if isinstance(op, tpu.A16MatMul):
+        return semantics.widen(dequantized_channels(op, inputs, channels))
     right = inputs[1]
     return semantics.widen(right[:, channels].T if op.right_transpose is None else right[channels])
+
+
+def dequantized_channels(op: tpu.A16MatMul, inputs: Sequence[Array], channels: slice) -> Array:
+    """Some channels of the weight `[N, K]` of a quantized layer, in the type of `x`."""
+    codes = plain_codes(inputs[1][channels], op.code_format, shape_of(op.x)[-1])
+    zero = None if op.zero is None else inputs[3][channels]
+    return dequantize(codes, inputs[2][channels], storage_of(op.x), zero, op.code_format)
 
 
 def _linear(op: Linear, inputs: Sequence[Array], semantics: Semantics) -> Array:
@@ -312,7 +318,7 @@ _HANDLERS: dict[type[Operation], Handler] = {
     tpu.W8A16GatherOp: _w8a16_gather,
     graph.CacheUpdate: _cache_update,
     graph.MatMul: _linear,
-    tpu.W8A16MatMulOp: _linear,
+    tpu.A16MatMul: _linear,
     graph.BatchMatMul: _batch_matmul,
     graph.RMSNorm: _rms_norm,
     graph.LayerNorm: _layer_norm,

@@ -40,4 +40,4 @@ def widen_inputs(op: Operation, inputs: Sequence[Array]) -> list[Array]:
     return arrays if isinstance(op, _WEIGHTED) else [SEMANTICS.widen(array) for array in arrays]
 
 
-_WEIGHTED = (graph.MatMul, tpu.W8A16MatMulOp, graph.Gather, tpu.W8A16GatherOp)
+_WEIGHTED = (graph.MatMul, tpu.A16MatMul, graph.Gather, tpu.W8A16GatherOp)

@@ -23,6 +23,7 @@ from tilewright.backends.encoding.operands import (
     column,
     has_flag,
     is_store,
+    operand_element,
     operand_row_bytes,
     operand_shapes,
     row_bytes_of,
@@ -79,19 +80,18 @@ def _check_overlaps(kernel: Kernel, chip: Chip) -> None:
         slots = -(-operand_shapes(records, name)[0] // chip.lanes)
         extent = (slots - 1) * column(records[name], "stride") + operand_row_bytes(records, name)
         stop[name] = start[name] + np.where(slots > 0, extent, 0)
-    sources: tuple[OperandName, ...] = ("a", "b")
-    for name in sources:
+    for name in OPERANDS[1:]:
         same = (
             element_wise
             & (records["dst"] == records[name])
-            & (records["dst_element"] == records[f"{name}_element"])
+            & (records["dst_element"] == operand_element(records, name))
             & (operand_row_bytes(records, "dst") == operand_row_bytes(records, name))
             & (operand_shapes(records, "dst")[2] == operand_shapes(records, name)[2])
         )
         near = (start["dst"] < stop[name]) & (start[name] < stop["dst"]) & ~same
         for index in np.flatnonzero(near):
             accesses = bdc_accesses(records[index : index + 1], chip.lanes).of(0)
-            if share_bytes(accesses[0], accesses[1 if name == "a" else -1]):
+            if share_bytes(accesses[0], accesses[OPERANDS.index(name)]):
                 message = f"the result overlaps operand {name}"
                 raise _error(kernel, message, bdc_text(records[index]))
 
@@ -121,6 +121,7 @@ def _check_local_reads(kernel: Kernel, chip: Chip, order: Int64Array) -> None:
     reads: list[tuple[OperandName, Any]] = [
         ("a", None),
         ("b", None),
+        ("c", None),
         ("dst", has_flag(bdc, BdcFlag.ACCUMULATE)),
     ]
     writes: list[tuple[OperandName, Any]] = [("dst", None)]

@@ -19,6 +19,7 @@ from tilewright.backends.encoding.operands import (
     Int64Array,
     column,
     has_flag,
+    has_one_scale,
     is_indexed,
     is_store,
     operand_element,
@@ -31,6 +32,7 @@ from tilewright.backends.encoding.records import (
     BdcFlag,
     BdcOpcode,
     BMode,
+    CodeCode,
     GdmaOpcode,
     Records,
 )
@@ -46,6 +48,7 @@ MAX_OFFSET, MAX_PITCH = 1 << 40, 1 << 30
 _FLOATS = np.array([F32.code, F16.code, BF16.code])
 _FLAGS = {
     BdcOpcode.MM: BdcFlag.TRANSPOSE_RIGHT | BdcFlag.ACCUMULATE,
+    BdcOpcode.DEQUANT: int(BdcFlag.ZERO_POINT),
     BdcOpcode.ROTATE: int(BdcFlag.INTERLEAVED),
     BdcOpcode.UNARY: int(BdcFlag.REPLICATED),
     BdcOpcode.BINARY: int(BdcFlag.REPLICATED),
@@ -130,6 +133,8 @@ def bdc_rules(kernel: Kernel, chip: Chip) -> Iterator[Rule]:
         (opcode != BdcOpcode.ROTATE) | turned,
         "it turns a number of columns that is odd or too large",
     )
+    grouped = (opcode == BdcOpcode.DEQUANT) & (depth > 0)
+    yield ~grouped | (cols % np.maximum(depth, 1) == 0), "its groups do not divide its columns"
     yield from _type_rules(records)
     for name in OPERANDS:
         operand = records[name]
@@ -147,18 +152,29 @@ def bdc_rules(kernel: Kernel, chip: Chip) -> Iterator[Rule]:
 
 def _type_rules(records: Records) -> Iterator[Rule]:
     opcode = records["opcode"]
-    dst, a, b = (operand_element(records, name) for name in OPERANDS)
+    dst, a, b, _ = (operand_element(records, name) for name in OPERANDS)
     is_mm, is_dequant = opcode == BdcOpcode.MM, opcode == BdcOpcode.DEQUANT
     moves = opcode == BdcOpcode.TRANSPOSE
     yield ~moves | ((dst == a) & (ELEMENT_SIZES[a] > 0)), "a transposition keeps the element type"
-    yield moves | np.isin(dst, _FLOATS), "the result is not floating point"
+    int8_mm, is_requant = is_mm & (a == I8.code), opcode == BdcOpcode.REQUANT
+    is_quantize, is_dequantize = opcode == BdcOpcode.QUANTIZE, opcode == BdcOpcode.DEQUANTIZE
+    makes_codes, takes_codes = is_quantize | is_requant, is_dequant | is_dequantize
+    yield ~int8_mm | (dst == I32.code), "sums of int8 products are not i32"
+    yield ~makes_codes | (dst == I8.code), "the codes that it makes are not int8"
+    float_result = ~(moves | int8_mm | makes_codes)
+    yield ~float_result | np.isin(dst, _FLOATS), "the result is not floating point"
     has_a = operand_shapes(records, "a")[0] > 0
-    yield moves | is_dequant | ~has_a | np.isin(a, _FLOATS), "operand a is not floating point"
-    yield ~is_dequant | (a == I8.code), "codes are not int8"
-    has_b = operand_shapes(records, "b")[0] > 0
-    yield ~has_b | np.isin(b, _FLOATS), "operand b is not floating point"
+    float_a = has_a & ~(moves | takes_codes | int8_mm | is_requant)
+    yield ~float_a | np.isin(a, _FLOATS), "operand a is not floating point"
+    yield ~takes_codes | (a == I8.code), "codes are not int8"
+    yield ~is_requant | ((a == I32.code) & (b == I32.code)), "sums and their table are not i32"
+    floats = is_dequant & np.isin(records["function"], [CodeCode.F8E4M3, CodeCode.F8E5M2])
+    yield ~floats | ~has_flag(records, BdcFlag.ZERO_POINT), "8-bit floats have no zero points"
+    float_b = (operand_shapes(records, "b")[0] > 0) & ~(int8_mm | is_requant)
+    yield ~float_b | np.isin(b, _FLOATS), "operand b is not floating point"
+    yield ~has_one_scale(records) | (b == F32.code), "the one scale is not f32"
     yield ~is_mm | (a == b), "operands of a matrix multiply are of one type"
-    accumulates = is_mm & has_flag(records, BdcFlag.ACCUMULATE)
+    accumulates = is_mm & ~int8_mm & has_flag(records, BdcFlag.ACCUMULATE)
     yield ~accumulates | (dst == F32.code), "partial sums are f32"
 
 

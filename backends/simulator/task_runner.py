@@ -26,15 +26,20 @@ from numba.extending import intrinsic
 
 from tilewright.backends.encoding import records
 from tilewright.backends.simulator import (
+    codes,
     conversions,
     data_mover,
+    dequantization,
     dot_products,
     host_threads,
+    int8_products,
     matrix_unit,
     vector_unit,
 )
+from tilewright.backends.simulator.codes import quantize_rows, requant_rows
 from tilewright.backends.simulator.conversions import JIT, f32_of_bits
 from tilewright.backends.simulator.data_mover import move_rows
+from tilewright.backends.simulator.dequantization import dequant_rows
 from tilewright.backends.simulator.host_threads import (
     FOUND,
     POSITION_BIT,
@@ -43,13 +48,19 @@ from tilewright.backends.simulator.host_threads import (
     take_chunk,
     wait_a_little,
 )
+from tilewright.backends.simulator.int8_products import (
+    multiply_codes,
+    multiply_codes_direct,
+    pack_code_columns,
+    pack_code_rows,
+)
 from tilewright.backends.simulator.matrix_unit import (
     multiply_direct,
     multiply_packed,
     pack_columns,
     pack_rows,
 )
-from tilewright.backends.simulator.vector_unit import dequant_rows, transpose_rows, vector_rows
+from tilewright.backends.simulator.vector_unit import transpose_rows, vector_rows
 from tilewright.dialects import element_types
 
 
@@ -64,6 +75,12 @@ class TaskKind(IntEnum):
     PACK_COLUMNS = 5
     MULTIPLY_PACKED = 6
     MULTIPLY_DIRECT = 7
+    PACK_CODE_ROWS = 8
+    PACK_CODE_COLUMNS = 9
+    MULTIPLY_CODES = 10
+    MULTIPLY_CODES_DIRECT = 11
+    QUANTIZE_ROWS = 12
+    REQUANT_ROWS = 13
 
 
 KIND, UNITS, CHUNK, CHUNKS, ARGUMENTS = 0, 1, 2, 3, 4
@@ -75,6 +92,11 @@ _MOVE, _DEQUANT = int(TaskKind.MOVE_ROWS), int(TaskKind.DEQUANT_ROWS)
 _VECTOR, _TRANSPOSE = int(TaskKind.VECTOR_ROWS), int(TaskKind.TRANSPOSE_ROWS)
 _PACK_ROWS, _PACK_COLUMNS = int(TaskKind.PACK_ROWS), int(TaskKind.PACK_COLUMNS)
 _MULTIPLY_PACKED = int(TaskKind.MULTIPLY_PACKED)
+_MULTIPLY_DIRECT = int(TaskKind.MULTIPLY_DIRECT)
+_PACK_CODE_ROWS, _PACK_CODE_COLUMNS = int(TaskKind.PACK_CODE_ROWS), int(TaskKind.PACK_CODE_COLUMNS)
+_MULTIPLY_CODES = int(TaskKind.MULTIPLY_CODES)
+_MULTIPLY_CODES_DIRECT = int(TaskKind.MULTIPLY_CODES_DIRECT)
+_QUANTIZE = int(TaskKind.QUANTIZE_ROWS)
 
 
 def _words(count: int) -> Any:
@@ -94,8 +116,8 @@ def _words(count: int) -> Any:
     return words
 
 
-_words_8, _words_9, _words_11 = _words(8), _words(9), _words(11)
-_words_12, _words_14, _words_18 = _words(12), _words(14), _words(18)
+_words_8, _words_9, _words_10, _words_11 = _words(8), _words(9), _words(10), _words(11)
+_words_12, _words_14, _words_15, _words_18 = _words(12), _words(14), _words(15), _words(18)
 
 
 @njit(**JIT)
@@ -117,7 +139,7 @@ def _execute(table: Any, task: Any, first: Any, last: Any, bases: Any) -> Any:
     if kind == _MOVE:
         return _move(first, last, _words_12(at), bases)
     if kind == _DEQUANT:
-        dequant_rows(first, last, *_words_11(at))
+        dequant_rows(first, last, *_words_15(at))
     elif kind == _VECTOR:
         words = _words_18(at)
         immediate = f32_of_bits(np.uint32(words[5]))
@@ -131,8 +153,20 @@ def _execute(table: Any, task: Any, first: Any, last: Any, bases: Any) -> Any:
         pack_columns(first, last, *_words_9(at))
     elif kind == _MULTIPLY_PACKED:
         multiply_packed(first, last, *_words_11(at))
-    else:
+    elif kind == _MULTIPLY_DIRECT:
         multiply_direct(first, last, *_words_14(at))
+    elif kind == _PACK_CODE_ROWS:
+        pack_code_rows(first, last, *_words_8(at))
+    elif kind == _PACK_CODE_COLUMNS:
+        pack_code_columns(first, last, *_words_8(at))
+    elif kind == _MULTIPLY_CODES:
+        multiply_codes(first, last, *_words_10(at))
+    elif kind == _MULTIPLY_CODES_DIRECT:
+        multiply_codes_direct(first, last, *_words_12(at))
+    elif kind == _QUANTIZE:
+        quantize_rows(first, last, *_words_9(at))
+    else:
+        requant_rows(first, last, *_words_9(at))
     return -1
 
 
@@ -194,10 +228,13 @@ def _make_run_tasks(fingerprint: int) -> Callable[..., None]:
 COMPILED_MODULES = [
     element_types,
     records,
+    codes,
     conversions,
     data_mover,
+    dequantization,
     dot_products,
     host_threads,
+    int8_products,
     matrix_unit,
     vector_unit,
 ]

@@ -14,11 +14,19 @@ import numpy as np
 
 from tilewright.backends.chip import Chip
 from tilewright.backends.encoding.operands import Int64Array
-from tilewright.backends.encoding.records import BdcFlag, BdcOpcode, BMode, GdmaOpcode, UnaryCode
+from tilewright.backends.encoding.records import (
+    BdcFlag,
+    BdcOpcode,
+    BMode,
+    CodeCode,
+    GdmaOpcode,
+    UnaryCode,
+)
+from tilewright.backends.simulator import int8_products
 from tilewright.backends.simulator.dot_products import BLOCK_COLS, BLOCK_ROWS, DIRECT_ROWS, VECTOR
 from tilewright.backends.simulator.host_threads import MAX_CHUNKS
 from tilewright.backends.simulator.task_runner import TASK_WORDS, TaskKind
-from tilewright.dialects.element_types import element_by_code
+from tilewright.dialects.element_types import I8, element_by_code
 
 FEW_ROWS = 4
 """An operand of at most so many rows is multiplied with the other one where it lies."""
@@ -27,6 +35,7 @@ CHUNK_NS = 8000
 """Tasks are split into chunks that take about so long; taking one is a compare and swap."""
 
 _COPIED, _DEQUANTIZED, _COMPUTED, _TRANSPOSED, _PACKED, _SUMMED = 20, 20, 1, 1, 2, 32
+_CODED, _PACKED_CODES, _SUMMED_CODES = 2, 8, 64
 """What one core does in a nanosecond, roughly: bytes, elements, products."""
 
 _SLOW_FUNCTION = 8
@@ -120,8 +129,25 @@ class TaskBuilder:
             return self._multiply(rows, cols, depth, flags, dst, a, b)
         if opcode == BdcOpcode.DEQUANT:
             work = rows * cols // _DEQUANTIZED
-            arguments = (cols, *memory, *dst, *a[:2], *b)
+            zero = flags & BdcFlag.ZERO_POINT
+            c = (self._local + int(record["c"]["offset"]), int(record["c"]["stride"]))
+            code = int(record["function"])
+            arguments = (code, cols, depth, *memory, *dst, *a[:2], *b, *(c if zero else (0, 0)))
             return [Task(TaskKind.DEQUANT_ROWS, rows, 1, work, arguments)]
+        if opcode == BdcOpcode.DEQUANTIZE:
+            work = rows * cols // _DEQUANTIZED
+            one_scale = (b[0], 0, b[2])
+            arguments = (int(CodeCode.I8), cols, 0, *memory, *dst, *a[:2], *one_scale, 0, 0)
+            return [Task(TaskKind.DEQUANT_ROWS, rows, 1, work, arguments)]
+        if opcode == BdcOpcode.QUANTIZE:
+            work = rows * cols // _CODED
+            return [
+                Task(TaskKind.QUANTIZE_ROWS, rows, 1, work, (cols, *memory, *dst[:2], *a, b[0]))
+            ]
+        if opcode == BdcOpcode.REQUANT:
+            work = rows * cols // _CODED
+            arguments = (cols, *memory, *dst[:2], *a[:2], *b[:2])
+            return [Task(TaskKind.REQUANT_ROWS, rows, 1, work, arguments)]
         if opcode == BdcOpcode.TRANSPOSE:
             work = rows * cols // _TRANSPOSED
             size = element_by_code(a[2]).size_bytes
@@ -147,6 +173,8 @@ class TaskBuilder:
         self, rows: int, cols: int, depth: int, flags: int, dst: Operand, a: Operand, b: Operand
     ) -> list[Task]:
         memory = (self._lane_pitch, self._lanes)
+        if a[2] == I8.code:
+            return self._multiply_codes(rows, cols, depth, flags, dst, a, b)
         accumulate = int(bool(flags & BdcFlag.ACCUMULATE))
         transposed = bool(flags & BdcFlag.TRANSPOSE_RIGHT)
         pitch = 4 * _round_up(depth, VECTOR)
@@ -174,6 +202,57 @@ class TaskBuilder:
             self._pack(pack_right, padded_cols, b_shape, b, right, pitch),
             Task(TaskKind.MULTIPLY_PACKED, padded_rows, BLOCK_ROWS, work, arguments),
         ]
+
+    def _multiply_codes(
+        self, rows: int, cols: int, depth: int, flags: int, dst: Operand, a: Operand, b: Operand
+    ) -> list[Task]:
+        """As `_multiply`, of int8 operands."""
+        memory = (self._lane_pitch, self._lanes)
+        accumulate = int(bool(flags & BdcFlag.ACCUMULATE))
+        transposed = bool(flags & BdcFlag.TRANSPOSE_RIGHT)
+        work = rows * cols * depth // _SUMMED_CODES
+        if transposed and min(rows, cols) <= FEW_ROWS:
+            b_is_large = rows < cols
+            small, large = (a, b) if b_is_large else (b, a)
+            few, many = min(rows, cols), max(rows, cols)
+            pitch = 2 * int8_products.VECTOR * (depth // int8_products.VECTOR + 1)
+            scratch = self._reserve(few * pitch)
+            products = (depth, int(b_is_large), scratch, few, pitch, accumulate, *memory)
+            arguments = (*products, *dst[:2], *large[:2])
+            return [
+                self._pack_codes(TaskKind.PACK_CODE_ROWS, few, (few, depth), small, scratch, pitch),
+                Task(
+                    TaskKind.MULTIPLY_CODES_DIRECT, many, int8_products.DIRECT_ROWS, work, arguments
+                ),
+            ]
+        pitch = 2 * _round_up(depth, int8_products.VECTOR)
+        padded_rows, padded_cols = (
+            _round_up(rows, int8_products.BLOCK_ROWS),
+            _round_up(cols, int8_products.BLOCK_COLS),
+        )
+        left = self._reserve((padded_rows + padded_cols) * pitch)
+        right = left + padded_rows * pitch
+        pack_right = TaskKind.PACK_CODE_ROWS if transposed else TaskKind.PACK_CODE_COLUMNS
+        b_shape = (cols, depth) if transposed else (depth, cols)
+        arguments = (rows, cols, left, right, pitch, accumulate, *memory, *dst[:2])
+        return [
+            self._pack_codes(TaskKind.PACK_CODE_ROWS, padded_rows, (rows, depth), a, left, pitch),
+            self._pack_codes(pack_right, padded_cols, b_shape, b, right, pitch),
+            Task(TaskKind.MULTIPLY_CODES, padded_rows, int8_products.BLOCK_ROWS, work, arguments),
+        ]
+
+    def _pack_codes(
+        self,
+        kind: TaskKind,
+        units: int,
+        shape: tuple[int, int],
+        operand: Operand,
+        scratch: int,
+        pitch: int,
+    ) -> Task:
+        memory = (self._lane_pitch, self._lanes)
+        work = shape[0] * shape[1] // _PACKED_CODES
+        return Task(kind, units, 1, work, (*shape, *memory, *operand[:2], scratch, pitch))
 
     def _pack(
         self,

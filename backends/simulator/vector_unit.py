@@ -1,4 +1,4 @@
-"""The vector unit: what UNARY, BINARY, REDUCE, FILL, ROTATE, DEQUANT and TRANSPOSE compute.
+"""The vector unit: what UNARY, BINARY, REDUCE, FILL, ROTATE and TRANSPOSE compute.
 
 Every function works on the rows `[first, last)` of one command, so that threads can share it; rows
 do not depend on each other. Tiles are addresses in lane 0. Functions that are not arithmetic are
@@ -15,14 +15,7 @@ from numba import carray, njit
 
 from tilewright.backends.encoding.records import BdcOpcode, BinaryCode, ReduceCode, UnaryCode
 from tilewright.backends.simulator.conversions import (
-    BF16,
-    F16,
-    F32,
     JIT,
-    bf16_bits_of_f32,
-    bits_of_f32,
-    f16_bits_of_f32,
-    f32_of_bits,
     load_row,
     pointer,
     row_address,
@@ -216,67 +209,6 @@ def _rotate(x: Any, turned: Any, interleaved: Any) -> None:
         x[i] = -x[i + step]
         x[i + step] = first
     x[turned:] = np.float32(0.0)
-
-
-@njit(**JIT)
-def dequant_rows(
-    first: Any,
-    last: Any,
-    cols: Any,
-    lane_pitch: Any,
-    lanes: Any,
-    dst: Any,
-    dst_stride: Any,
-    dst_element: Any,
-    a: Any,
-    a_stride: Any,
-    b: Any,
-    b_stride: Any,
-    b_element: Any,
-) -> None:
-    """Rows `[first, last)` of a DEQUANT command: int8 codes times the row's scale, rounded once.
-
-    Code times a 16-bit scale is exact in f32. Code times an f32 scale is not: it is first rounded
-    to odd, so that the second rounding acts as if it were the only one.
-    """
-    scale = np.empty(1, np.float32)
-    for row in range(first, last):
-        target = row_address(dst, lane_pitch, lanes, dst_stride, row)
-        codes = carray(pointer(row_address(a, lane_pitch, lanes, a_stride, row)), cols, np.int8)
-        load_row(row_address(b, lane_pitch, lanes, b_stride, row), 1, b_element, scale)
-        s = scale[0]
-        if dst_element == F32:
-            singles = carray(pointer(target), cols, np.float32)
-            for i in range(cols):
-                singles[i] = np.float32(codes[i]) * s
-        elif b_element == F32:
-            wide = carray(pointer(target), cols, np.uint16)
-            for i in range(cols):
-                product = _product_rounded_to_odd(codes[i], s)
-                if dst_element == F16:
-                    wide[i] = f16_bits_of_f32(product)
-                else:
-                    wide[i] = bf16_bits_of_f32(product)
-        elif dst_element == F16:
-            halves = carray(pointer(target), cols, np.uint16)
-            for i in range(cols):
-                halves[i] = f16_bits_of_f32(np.float32(codes[i]) * s)
-        elif dst_element == BF16:
-            brains = carray(pointer(target), cols, np.uint16)
-            for i in range(cols):
-                brains[i] = bf16_bits_of_f32(np.float32(codes[i]) * s)
-
-
-@njit(**JIT)
-def _product_rounded_to_odd(code: Any, scale: Any) -> Any:
-    exact = np.float64(code) * np.float64(scale)
-    product = np.float32(exact)
-    error = exact - np.float64(product)
-    bits = bits_of_f32(product)
-    if error != 0.0 and error == error and (bits & np.uint32(1)) == 0:
-        grows = (error > 0.0) == (exact > 0.0)
-        bits = bits + np.uint32(1) if grows else bits - np.uint32(1)
-    return f32_of_bits(bits)
 
 
 @njit(**JIT)

@@ -22,6 +22,7 @@ from xdsl.ir import Dialect
 from tilewright.dialects.bdc.functions import (
     BinaryFunction,
     BinaryFunctionAttr,
+    CodeFormatAttr,
     ReduceFunction,
     ReduceFunctionAttr,
     UnaryFunction,
@@ -48,6 +49,7 @@ __all__ = [
     "BinaryFunction",
     "BinaryFunctionAttr",
     "BinaryOp",
+    "CodeFormatAttr",
     "DequantOp",
     "DequantizeOp",
     "FillOp",
@@ -91,6 +93,7 @@ Bdc = Dialect(
         UnaryFunctionAttr,
         BinaryFunctionAttr,
         ReduceFunctionAttr,
+        CodeFormatAttr,
         AccessModeAttr,
         ArgumentAttr,
         RecordsAttr,

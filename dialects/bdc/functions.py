@@ -1,4 +1,4 @@
-"""The functions of the vector unit, and the attributes that name them."""
+"""The functions of the vector unit, formats of codes, and the attributes that name them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from xdsl.dialects.utils import EnumAttribute
 from xdsl.ir import SpacedOpaqueSyntaxAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.utils.str_enum import StrEnum
+
+from tilewright.dialects.quantization import CodeFormat
 
 
 class UnaryFunction(StrEnum):
@@ -63,3 +65,10 @@ class ReduceFunctionAttr(EnumAttribute[ReduceFunction], SpacedOpaqueSyntaxAttrib
     """The function of a `bdc.reduce`."""
 
     name = "bdc.reduce_function"
+
+
+@irdl_attr_definition
+class CodeFormatAttr(EnumAttribute[CodeFormat], SpacedOpaqueSyntaxAttribute):
+    """What the codes of a `bdc.dequant` are."""
+
+    name = "bdc.code_format"

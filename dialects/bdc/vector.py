@@ -9,6 +9,7 @@ from xdsl.irdl import (
     ParsePropInAttrDict,
     irdl_op_definition,
     operand_def,
+    opt_operand_def,
     prop_def,
     result_def,
 )
@@ -17,12 +18,14 @@ from tilewright.dialects.bdc.base import TileOp, local, require, require_floats
 from tilewright.dialects.bdc.functions import (
     BinaryFunction,
     BinaryFunctionAttr,
+    CodeFormatAttr,
     ReduceFunction,
     ReduceFunctionAttr,
     UnaryFunction,
     UnaryFunctionAttr,
 )
 from tilewright.dialects.memory_types import LocalType
+from tilewright.dialects.quantization import CodeFormat
 
 
 @irdl_op_definition
@@ -83,11 +86,22 @@ class ViewOp(IRDLOperation):
 
 @irdl_op_definition
 class DequantOp(TileOp):
-    """Dequantize int8 codes: `y[r, c] = round(codes[r, c] * scale[r, 0])`.
+    """Dequantize codes: `y[r, c] = round((codes[r, c] - zero[r, c / g]) * scale[r, c / g])`.
 
     ```mlir
-    %w = bdc.dequant %codes, %scale :
+    %w = bdc.dequant i8 %codes, %scale :
       !bdc.local<384x4096xi8>, !bdc.local<384x1xf16> -> !bdc.local<384x4096xf16>
+    ```
+
+    The codes are a tile of bytes, and the format says what is in them: `i8`, `f8e4m3` and `f8e5m2`
+    one code each; `i4` (two's complement) and `u4` two, that of the even column in the low nibble.
+    Each of the G columns of scales, and of `zero`, is for a group of `g = columns / G` of the
+    result. Zero points are bytes, signed; left out, they are 0.
+
+    ```mlir
+    %w = bdc.dequant u4 %codes, %scale zero %zero :
+      !bdc.local<384x2048xi8>, !bdc.local<384x64xf16> zero !bdc.local<384x64xi8>
+      -> !bdc.local<384x4096xf16>
     ```
 
     Invariants:
@@ -95,31 +109,66 @@ class DequantOp(TileOp):
     - `bdc.dequant takes int8 codes`
     - `bdc.dequant takes a floating-point scale`
     - `bdc.dequant makes floating point`
-    - `bdc.dequant takes a scale a row`
+    - `bdc.dequant takes a scale a row, or one for each of equal groups of its columns`
+    - `bdc.dequant takes an int8 zero point for each scale`
+    - `bdc.dequant: 8-bit floats have no zero points`
     - `bdc.dequant keeps the shape`
     """
 
     name = "bdc.dequant"
 
+    format = prop_def(CodeFormatAttr)
     codes = operand_def(LocalType)
     scale = operand_def(LocalType)
+    zero = opt_operand_def(LocalType)
 
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = (
-        "$codes `,` $scale attr-dict `:` type($codes) `,` type($scale) `->` type($result)"
+        "$format $codes `,` $scale (`zero` $zero^)? attr-dict "
+        "`:` type($codes) `,` type($scale) (`zero` type($zero)^)? `->` type($result)"
     )
 
-    def __init__(self, codes: SSAValue, scale: SSAValue, result_type: LocalType) -> None:
-        super().__init__(operands=[codes, scale], result_types=[result_type])
+    def __init__(
+        self,
+        codes: SSAValue,
+        scale: SSAValue,
+        result_type: LocalType,
+        *,
+        code_format: CodeFormat = CodeFormat.I8,
+        zero: SSAValue | None = None,
+    ) -> None:
+        super().__init__(
+            operands=[codes, scale, zero],
+            properties={"format": CodeFormatAttr(code_format)},
+            result_types=[result_type],
+        )
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale; 0 where a row has but one."""
+        groups = local(self.scale).cols
+        return 0 if groups == 1 else local(self.result).cols // groups
 
     def verify_(self) -> None:
         codes, scale, result = local(self.codes), local(self.scale), local(self.result)
+        code_format = self.format.data
         require(codes.element.name == "i8", "bdc.dequant takes int8 codes")
         require(scale.element.is_float, "bdc.dequant takes a floating-point scale")
         require(result.element.is_float, "bdc.dequant makes floating point")
-        require(scale.cols == 1 and scale.rows == codes.rows, "bdc.dequant takes a scale a row")
         require(
-            (result.rows, result.cols) == (codes.rows, codes.cols), "bdc.dequant keeps the shape"
+            scale.rows == codes.rows and result.cols % scale.cols == 0,
+            "bdc.dequant takes a scale a row, or one for each of equal groups of its columns",
+        )
+        if self.zero is not None:
+            zero = local(self.zero)
+            require(
+                zero.element.name == "i8" and (zero.rows, zero.cols) == (scale.rows, scale.cols),
+                "bdc.dequant takes an int8 zero point for each scale",
+            )
+            require(not code_format.is_float, "bdc.dequant: 8-bit floats have no zero points")
+        require(
+            (result.rows, code_format.row_bytes(result.cols)) == (codes.rows, codes.cols),
+            "bdc.dequant keeps the shape",
         )
 
 

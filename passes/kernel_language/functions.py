@@ -9,6 +9,7 @@ from xdsl.ir import SSAValue
 from tilewright.dialects.bdc import BinaryFunction, ReduceFunction, UnaryFunction
 from tilewright.dialects.element_types import F32, ElementType
 from tilewright.dialects.memory_types import LocalType
+from tilewright.dialects.quantization import CodeFormat
 from tilewright.passes.kernel_language.indexes import Index, index_of
 from tilewright.passes.kernel_language.recording import current, kernel_error
 from tilewright.passes.kernel_language.tiles import (
@@ -202,19 +203,47 @@ def _product_cols(a: Tile, b: Tile, transpose_right: bool) -> int:
 # Types, layouts, new tiles.
 
 
-def dequant(codes: Operators, scale: Operators, dtype: ElementType) -> Tile:
-    """`codes * scale` rounded once to `dtype`: int8 `[rows, cols]` and a scale a row."""
+def dequant(
+    codes: Operators,
+    scale: Operators,
+    dtype: ElementType,
+    *,
+    zero: Operators | None = None,
+    code_format: CodeFormat | str = CodeFormat.I8,
+    cols: int | None = None,
+) -> Tile:
+    """`(codes - zero) * scale` rounded once to `dtype`.
+
+    `codes` is int8 `[rows, bytes]`, which hold codes of `code_format`: as many columns, or twice as
+    many of 4 bits (`cols` says if it is one less). `scale`, and `zero` in int8, have a column, or
+    one for each of equal groups of columns.
+    """
     a, b = codes.tile, scale.tile
+    c = None if zero is None else zero.tile
+    kind = CodeFormat(code_format)
     if a.dtype.name != "i8" or not b.dtype.is_float or not dtype.is_float:
         raise kernel_error(
             f"dequant of {a.describe()} by {b.describe()} to {dtype.name}",
             hint="int8 codes, a floating-point scale, a floating-point result",
         )
-    if (b.rows, b.cols) != (a.rows, 1):
+    width = a.cols * 8 // kind.bits if cols is None else cols
+    if kind.row_bytes(width) != a.cols:
+        raise kernel_error(f"{width} columns of {kind} codes in {a.describe()}")
+    if b.rows != a.rows or width % b.cols:
         raise kernel_error(
-            f"dequant of {a.describe()} by {b.describe()}", hint="a scale a row: [rows, 1]"
+            f"dequant of {a.describe()} by {b.describe()}",
+            hint="a scale a row: [rows, 1], or [rows, groups]",
         )
-    return Tile(current().dequant(a.value, b.value, LocalType.of(a.rows, a.cols, dtype)))
+    if c is not None and (
+        (c.dtype.name, c.rows, c.cols) != ("i8", b.rows, b.cols) or kind.is_float
+    ):
+        raise kernel_error(
+            f"dequant of {kind} codes with zero points {c.describe()}",
+            hint="int8 zero points in the shape of the scales; 8-bit floats have none",
+        )
+    result = LocalType.of(a.rows, width, dtype)
+    point = None if c is None else c.value
+    return Tile(current().dequant(a.value, b.value, result, code_format=kind, zero=point))
 
 
 def cast(x: Operators, dtype: ElementType) -> Tile:

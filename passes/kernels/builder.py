@@ -20,6 +20,7 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from tilewright.backends.program import Access
 from tilewright.dialects import bdc, gdma
 from tilewright.dialects.memory_types import GlobalType, LocalType
+from tilewright.dialects.quantization import CodeFormat
 
 _INDEX = IndexType()
 
@@ -194,8 +195,26 @@ class KernelBuilder:
         op = bdc.MmAccumulateOp(sums, self.index(col), left, right, transpose_right=transpose_right)
         return self.insert(op).results[0]
 
-    def dequant(self, codes: SSAValue, scale: SSAValue, result: LocalType) -> SSAValue:
-        return self.insert(bdc.DequantOp(codes, scale, result)).results[0]
+    def dequant(
+        self,
+        codes: SSAValue,
+        scale: SSAValue,
+        result: LocalType,
+        *,
+        code_format: CodeFormat = CodeFormat.I8,
+        zero: SSAValue | None = None,
+    ) -> SSAValue:
+        op = bdc.DequantOp(codes, scale, result, code_format=code_format, zero=zero)
+        return self.insert(op).results[0]
+
+    def quantize(self, x: SSAValue, scale: SSAValue, result: LocalType) -> SSAValue:
+        return self.insert(bdc.QuantizeOp(x, scale, result)).results[0]
+
+    def dequantize(self, x: SSAValue, scale: SSAValue, result: LocalType) -> SSAValue:
+        return self.insert(bdc.DequantizeOp(x, scale, result)).results[0]
+
+    def requant(self, sums: SSAValue, table: SSAValue, result: LocalType) -> SSAValue:
+        return self.insert(bdc.RequantOp(sums, table, result)).results[0]
 
     def unary(self, function: bdc.UnaryFunction, x: SSAValue, result: LocalType) -> SSAValue:
         return self.insert(bdc.UnaryOp(function, x, result)).results[0]

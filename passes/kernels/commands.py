@@ -21,6 +21,7 @@ from tilewright.backends.encoding.records import (
     BdcOpcode,
     BinaryCode,
     BMode,
+    CodeCode,
     GdmaOpcode,
     Records,
     ReduceCode,
@@ -44,6 +45,9 @@ BdcOp: TypeAlias = (
     | bdc.ReduceOp
     | bdc.TransposeOp
     | bdc.RotateOp
+    | bdc.QuantizeOp
+    | bdc.DequantizeOp
+    | bdc.RequantOp
 )
 CommandOp: TypeAlias = GdmaOp | BdcOp
 
@@ -61,6 +65,9 @@ BDC_OPS = (
     bdc.ReduceOp,
     bdc.TransposeOp,
     bdc.RotateOp,
+    bdc.QuantizeOp,
+    bdc.DequantizeOp,
+    bdc.RequantOp,
 )
 COMMAND_OPS = GDMA_OPS + BDC_OPS
 
@@ -141,7 +148,7 @@ def bdc_templates(ops: Sequence[BdcOp]) -> Records:
     records = np.zeros(len(ops), BDC_RECORD)
     for record, op in zip(records, ops, strict=True):
         opcode, function, flags = _bdc_opcode(op)
-        dst, a, b = tile_operands(op)
+        dst, a, b, _ = tile_operands(op)
         record["opcode"], record["function"] = opcode, function
         if local_type(op.result).replicated:
             flags |= BdcFlag.REPLICATED
@@ -157,17 +164,23 @@ def bdc_templates(ops: Sequence[BdcOp]) -> Records:
     return records
 
 
-def tile_operands(op: BdcOp) -> tuple[SSAValue, SSAValue | None, SSAValue | None]:
-    """The tiles that the record calls dst, a and b."""
+def tile_operands(
+    op: BdcOp,
+) -> tuple[SSAValue, SSAValue | None, SSAValue | None, SSAValue | None]:
+    """The tiles that the record calls dst, a, b and c."""
     match op:
         case bdc.FillOp():
-            return op.result, None, None
+            return op.result, None, None, None
         case bdc.MmOp() | bdc.MmAccumulateOp() | bdc.BinaryOp():
-            return op.result, op.left, op.right
+            return op.result, op.left, op.right, None
         case bdc.DequantOp():
-            return op.result, op.codes, op.scale
+            return op.result, op.codes, op.scale, op.zero
+        case bdc.QuantizeOp() | bdc.DequantizeOp():
+            return op.result, op.x, op.scale, None
+        case bdc.RequantOp():
+            return op.result, op.sums, op.table, None
         case bdc.UnaryOp() | bdc.ScalarOp() | bdc.ReduceOp() | bdc.TransposeOp() | bdc.RotateOp():
-            return op.result, op.x, None
+            return op.result, op.x, None, None
 
 
 def _bdc_opcode(op: BdcOp) -> tuple[BdcOpcode, int, int]:
@@ -181,7 +194,8 @@ def _bdc_opcode(op: BdcOp) -> tuple[BdcOpcode, int, int]:
                 flags |= BdcFlag.ACCUMULATE
             return BdcOpcode.MM, 0, flags
         case bdc.DequantOp():
-            return BdcOpcode.DEQUANT, 0, 0
+            zero = 0 if op.zero is None else BdcFlag.ZERO_POINT
+            return BdcOpcode.DEQUANT, CodeCode[op.format.data.name], zero
         case bdc.UnaryOp():
             return BdcOpcode.UNARY, UnaryCode[op.function.data.name], 0
         case bdc.BinaryOp() | bdc.ScalarOp():
@@ -193,6 +207,12 @@ def _bdc_opcode(op: BdcOp) -> tuple[BdcOpcode, int, int]:
         case bdc.RotateOp():
             turned = BdcFlag.INTERLEAVED if op.interleaved.value.data else 0
             return BdcOpcode.ROTATE, 0, turned
+        case bdc.QuantizeOp():
+            return BdcOpcode.QUANTIZE, 0, 0
+        case bdc.DequantizeOp():
+            return BdcOpcode.DEQUANTIZE, 0, 0
+        case bdc.RequantOp():
+            return BdcOpcode.REQUANT, 0, 0
 
 
 def _element(tile: SSAValue) -> ElementType:

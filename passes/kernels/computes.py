@@ -6,8 +6,6 @@ Each adds `(rows, cols, depth, dst offset, dst stride, a offset, a stride, b off
 
 from __future__ import annotations
 
-from xdsl.ir import SSAValue
-
 from tilewright.backends.encoding.records import BMode
 from tilewright.dialects import bdc
 from tilewright.dialects.errors import InternalError
@@ -26,13 +24,17 @@ def compute(walk: Walk, op: BdcOp, number: int) -> Step:
         case bdc.MmAccumulateOp():
             return _mm_accumulate(walk, op, number)
         case bdc.DequantOp():
-            return _two_operands(walk, op, op.codes, op.scale, BMode.COLUMN, number)
+            return _dequant(walk, op, number)
         case bdc.BinaryOp():
-            return _two_operands(walk, op, op.left, op.right, b_mode(op), number)
+            return _binary(walk, op, number)
         case bdc.UnaryOp() | bdc.ScalarOp() | bdc.ReduceOp() | bdc.TransposeOp():
             return _one_operand(walk, op, number)
         case bdc.RotateOp():
             return _rotate(walk, op, number)
+        case bdc.QuantizeOp() | bdc.DequantizeOp():
+            return _one_scale(walk, op, number)
+        case bdc.RequantOp():
+            return _requant(walk, op, number)
 
 
 def view(walk: Walk, op: bdc.ViewOp) -> Step:
@@ -119,16 +121,40 @@ def _mm_accumulate(walk: Walk, op: bdc.MmAccumulateOp, number: int) -> Step:
     return step
 
 
-def _two_operands(
-    walk: Walk,
-    op: bdc.BinaryOp | bdc.DequantOp,
-    left_value: SSAValue,
-    right_value: SSAValue,
-    mode: BMode,
-    number: int,
-) -> Step:
-    values, emit, order = walk.values, walk.bdc.append, walk.order.append
-    left, right, result = walk.slot(left_value), walk.slot(right_value), walk.slot(op.result)
+def _dequant(walk: Walk, op: bdc.DequantOp, number: int) -> Step:
+    """A row of codes that was cut is as wide as what is left of it; so are its groups."""
+    values, commands, order = walk.values, walk.bdc, walk.order.append
+    codes, scale, result = walk.slot(op.codes), walk.slot(op.scale), walk.slot(op.result)
+    zero = None if op.zero is None else walk.slot(op.zero)
+    take, read, kind = walk.taker(op), walk.reader(op), local_type(op.result)
+    stride, width, group = kind.slot_bytes, kind.cols, op.group
+    a_byte = 8 // op.format.data.bits
+
+    def step() -> None:
+        ring, serial, offset = take()
+        a, a_stride, rows, held, a_uniform = read(values[codes])
+        b, b_stride, b_rows, groups, b_uniform = read(values[scale])
+        either = a_uniform or b_uniform
+        if rows != b_rows:
+            rows = meet(op, rows, b_rows, either)
+        cols = min(held * a_byte, width)
+        if group and cols != groups * group:
+            cols = meet(op, cols, groups * group, either)
+        if zero is not None:
+            c, c_stride, c_rows, c_cols, _ = read(values[zero])
+            if (c_rows, c_cols) != (b_rows, groups):
+                meet(op, c_rows * c_cols, b_rows * groups, False)
+            walk.zero_points.append((len(commands), c, c_stride))
+        values[result] = (ring, serial, offset, stride, rows, cols, a_uniform and b_uniform)
+        commands.append((rows, cols, group, offset, stride, a, a_stride, b, b_stride))
+        order(number)
+
+    return step
+
+
+def _binary(walk: Walk, op: bdc.BinaryOp, number: int) -> Step:
+    values, emit, order, mode = walk.values, walk.bdc.append, walk.order.append, b_mode(op)
+    left, right, result = walk.slot(op.left), walk.slot(op.right), walk.slot(op.result)
     take, read, stride = walk.taker(op), walk.reader(op), local_type(op.result).slot_bytes
 
     def step() -> None:
@@ -140,6 +166,42 @@ def _two_operands(
             rows = meet(op, rows, b_rows, either)
         if mode != BMode.COLUMN and cols != b_cols:
             cols = meet(op, cols, b_cols, either)
+        values[result] = (ring, serial, offset, stride, rows, cols, a_uniform and b_uniform)
+        emit((rows, cols, 0, offset, stride, a, a_stride, b, b_stride))
+        order(number)
+
+    return step
+
+
+def _one_scale(walk: Walk, op: bdc.QuantizeOp | bdc.DequantizeOp, number: int) -> Step:
+    """Every element meets the one scale, which each lane has."""
+    values, emit, order = walk.values, walk.bdc.append, walk.order.append
+    x, scale, result = walk.slot(op.x), walk.slot(op.scale), walk.slot(op.result)
+    take, read, stride = walk.taker(op), walk.reader(op), local_type(op.result).slot_bytes
+
+    def step() -> None:
+        ring, serial, offset = take()
+        a, a_stride, rows, cols, uniform = read(values[x])
+        b, b_stride, *_ = read(values[scale])
+        values[result] = (ring, serial, offset, stride, rows, cols, uniform)
+        emit((rows, cols, 0, offset, stride, a, a_stride, b, b_stride))
+        order(number)
+
+    return step
+
+
+def _requant(walk: Walk, op: bdc.RequantOp, number: int) -> Step:
+    """A row of sums meets its row of the table."""
+    values, emit, order = walk.values, walk.bdc.append, walk.order.append
+    sums, table, result = walk.slot(op.sums), walk.slot(op.table), walk.slot(op.result)
+    take, read, stride = walk.taker(op), walk.reader(op), local_type(op.result).slot_bytes
+
+    def step() -> None:
+        ring, serial, offset = take()
+        a, a_stride, rows, cols, a_uniform = read(values[sums])
+        b, b_stride, b_rows, _, b_uniform = read(values[table])
+        if rows != b_rows:
+            rows = meet(op, rows, b_rows, a_uniform or b_uniform)
         values[result] = (ring, serial, offset, stride, rows, cols, a_uniform and b_uniform)
         emit((rows, cols, 0, offset, stride, a, a_stride, b, b_stride))
         order(number)

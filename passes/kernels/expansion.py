@@ -149,6 +149,8 @@ def _records(kernel: func.FuncOp, walk: Walk, ops: list[CommandOp]) -> Expansion
     for i, name in enumerate(("dst", "a", "b")):
         bdc[name]["offset"] = fields[:, 3 + 2 * i]
         bdc[name]["stride"] = fields[:, 4 + 2 * i]
+    for command, offset, stride in walk.zero_points:
+        bdc[command]["c"] = (offset, stride)
     return Expansion(tuple(ops), order, gdma, bdc, gdma_ops, bdc_ops)
 
 

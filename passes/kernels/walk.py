@@ -47,6 +47,8 @@ class Walk:
         self.order: list[int] = []
         self.gdma: list[tuple[int, ...]] = []
         self.bdc: list[tuple[int, ...]] = []
+        self.zero_points: list[tuple[int, int, int]] = []
+        """Operand c of the commands that have one: index in `bdc`, offset, stride."""
 
     def slot(self, value: SSAValue) -> int:
         """The place of `value` in `values`."""

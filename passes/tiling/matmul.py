@@ -32,8 +32,10 @@ def choose_tiling(problem: Problem, chip: Chip) -> Tiling:
 def candidates(problem: Problem, chip: Chip) -> Iterator[Tiling]:
     """Tilings to choose from; whole lanes, and columns in whole DMA runs where that is possible."""
     depths = [problem.k]
-    per_run = chip.dma_run_bytes // problem.stored.size_bytes
-    depths += [depth for depth in (per_run, 2 * per_run, 4 * per_run) if depth < problem.k]
+    per_run = chip.dma_run_bytes * 8 // problem.stored_bits
+    if problem.k % problem.depth_unit == 0:
+        parts = (_round_up(size * per_run, problem.depth_unit) for size in (1, 2, 4))
+        depths += [depth for depth in dict.fromkeys(parts) if depth < problem.k]
     widths = _sizes(problem.n, chip.lanes)
     if problem.channels_are_rows:
         for tk in depths:
@@ -43,6 +45,10 @@ def candidates(problem: Problem, chip: Chip) -> Iterator[Tiling]:
         for tm in _sizes(problem.m, chip.lanes):
             for tn in widths:
                 yield Tiling(channels_left=False, tm=tm, tn=tn, tk=tk)
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 def _sizes(total: int, lanes: int) -> list[int]:

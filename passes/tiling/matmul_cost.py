@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tilewright.backends.chip import Chip
 from tilewright.backends.cost import matrix_cycles, transfer_cycles, vector_cycles
-from tilewright.dialects.element_types import F32
+from tilewright.dialects.element_types import F32, I8
 from tilewright.passes.tiling.matmul_tiles import Problem, Tiling, count
 
 
@@ -22,7 +22,7 @@ def estimate_cycles(problem: Problem, tiling: Tiling, chip: Chip) -> int:
 def least_cycles(problem: Problem, chip: Chip) -> int:
     """What no tiling can beat: every operand moved once, every product formed at the peak rate."""
     m, n, k = problem.m, problem.n, problem.k
-    moved = n * k * problem.stored.size_bytes + m * k * problem.element.size_bytes
+    moved = n * problem.stored_cols(k) + m * k * problem.element.size_bytes
     moved += m * n * problem.result.size_bytes
     rate = chip.lanes * chip.matrix_rows * chip.matrix_width[problem.element.name]
     return int(problem.batches * max(moved / chip.dma_bytes_per_cycle, m * n * k / rate))
@@ -92,6 +92,7 @@ def _weight_resident(problem: Problem, tiling: Tiling, chip: Chip) -> _Run:
     """The whole weight stays; x tiles stream."""
     rows = _pieces(problem.m, tiling.tm)
     once = _weight_load(problem, chip, problem.n, problem.k)
+    once += _scale_load(problem, chip, problem.n)
     once += _dequant(problem, chip, problem.n, problem.k)
 
     def step(tm: int) -> _Step:
@@ -117,7 +118,7 @@ def _dequant(problem: Problem, chip: Chip, tn: int, tk: int) -> int:
 def _step(problem: Problem, tiling: Tiling, chip: Chip, tm: int, tn: int) -> _Step:
     """Cycles of one `tm` x `tn` tile of the result: k not split, or its last part."""
     tk = min(tiling.tk, problem.k)
-    load = _weight_load(problem, chip, tn, tk)
+    load = _weight_load(problem, chip, tn, tk) + _scale_load(problem, chip, tn)
     compute = _multiply(problem, tiling, chip, tm, tn, tk)
     if problem.bias is not None:
         load += transfer_cycles(1, tn, problem.bias, tn * problem.bias.size_bytes, chip)
@@ -127,10 +128,21 @@ def _step(problem: Problem, tiling: Tiling, chip: Chip, tm: int, tn: int) -> _St
 
 
 def _weight_load(problem: Problem, chip: Chip, tn: int, tk: int) -> int:
-    rows, cols = (tn, tk) if problem.channels_are_rows else (tk, tn)
-    load = transfer_cycles(rows, cols, problem.stored, problem.weight_pitch_bytes, chip)
     if problem.scale is not None:
-        load += transfer_cycles(tn, 1, problem.scale, problem.scale.size_bytes, chip)
+        held = problem.code_format.row_bytes(tk)
+        return transfer_cycles(tn, held, I8, problem.weight_pitch_bytes, chip)
+    rows, cols = (tn, tk) if problem.channels_are_rows else (tk, tn)
+    return transfer_cycles(rows, cols, problem.element, problem.weight_pitch_bytes, chip)
+
+
+def _scale_load(problem: Problem, chip: Chip, tn: int) -> int:
+    """The scales and zero points of `tn` channels, once for all of k."""
+    if problem.scale is None:
+        return 0
+    groups = problem.groups(problem.k)
+    load = transfer_cycles(tn, groups, problem.scale, groups * problem.scale.size_bytes, chip)
+    if problem.zero_point:
+        load += transfer_cycles(tn, groups, I8, groups, chip)
     return load
 
 
@@ -194,6 +206,8 @@ def _split_tile(
     finish = step.compute - multiply
     followed = min(parts, _FOLLOWED_PARTS)
     first, each = _follow(followed, load, multiply * share, finish, step.store)
+    scales = _scale_load(problem, chip, tn)
+    first, each = first + scales, each + scales
     rest = (parts - followed) * max(load, multiply * share)
     return first + rest + whole_load - load, each + rest
 

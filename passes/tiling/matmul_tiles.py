@@ -12,10 +12,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 
 from tilewright.backends.chip import Chip
 from tilewright.dialects.element_types import F32, I8, ElementType
 from tilewright.dialects.memory_types import LocalType, align_up
+from tilewright.dialects.quantization import CodeFormat
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,12 @@ class Problem:
     result: ElementType
     x_pitch_bytes: int
     scale: ElementType | None = None
-    """Type of the scales where the weight is stored as int8 codes."""
+    """Type of the scales where the weight is stored as codes."""
+    code_format: CodeFormat = CodeFormat.I8
+    group: int = 0
+    """Inputs that share a scale; 0 where all of a channel do."""
+    zero_point: bool = False
+    """Each scale has a zero point, `i8`."""
     bias: ElementType | None = None
     channels_are_rows: bool = True
     """The weight is stored `[n, k]`, not `[k, n]`."""
@@ -57,8 +64,29 @@ class Problem:
         return self.element if self.scale is None else I8
 
     @property
+    def stored_bits(self) -> int:
+        """Bits of an element of the weight in global memory."""
+        return 8 * self.stored.size_bytes if self.scale is None else self.code_format.bits
+
+    @property
     def weight_pitch_bytes(self) -> int:
-        return (self.k if self.channels_are_rows else self.n) * self.stored.size_bytes
+        return self.stored_cols(self.k if self.channels_are_rows else self.n)
+
+    def stored_cols(self, cols: int) -> int:
+        """Bytes of `cols` elements of a row of the weight in global memory."""
+        if self.scale is not None:
+            return self.code_format.row_bytes(cols)
+        return cols * self.element.size_bytes
+
+    def groups(self, depth: int) -> int:
+        """Scales of `depth` inputs of a channel."""
+        return depth // self.group if self.group else 1
+
+    @property
+    def depth_unit(self) -> int:
+        """Tiles of `k` are multiples of so much: whole groups, and whole bytes of codes."""
+        a_byte = 1 if self.scale is None else 8 // self.code_format.bits
+        return lcm(self.group or 1, a_byte)
 
 
 @dataclass(frozen=True)
@@ -81,6 +109,8 @@ class Buffers:
     weight: LocalType
     """The weight tile as the matrix unit takes it; `stored` itself unless codes are dequantized."""
     scale: LocalType | None
+    """The scales of a tile's channels, for all of k."""
+    zero: LocalType | None
     bias: LocalType | None
     product: LocalType
     """What the matrix unit writes: f32 where a bias is added, k is split, or more follows."""
@@ -96,12 +126,16 @@ def buffers(problem: Problem, tiling: Tiling) -> Buffers:
     weight_shape = (tn, tk) if problem.channels_are_rows else (tk, tn)
     shape = (tn, tm) if tiling.channels_left else (tm, tn)
     in_f32 = problem.bias is not None or tk < problem.k or problem.epilogue.commands > 0
-    stored = LocalType.of(*weight_shape, problem.stored)
+    stored = LocalType.of(*weight_shape, element)
+    groups = problem.groups(problem.k)
+    if problem.scale is not None:
+        stored = LocalType.of(tn, problem.code_format.row_bytes(tk), I8)
     return Buffers(
         x=LocalType.of(tm, tk, element),
         stored=stored,
         weight=LocalType.of(*weight_shape, element),
-        scale=None if problem.scale is None else LocalType.of(tn, 1, problem.scale),
+        scale=None if problem.scale is None else LocalType.of(tn, groups, problem.scale),
+        zero=LocalType.of(tn, groups, I8) if problem.zero_point else None,
         bias=_bias_tile(problem.bias, tiling),
         product=LocalType.of(*shape, F32 if in_f32 else problem.result),
         rounded=LocalType.of(*shape, problem.result),
@@ -149,7 +183,9 @@ def lane_bytes(problem: Problem, tiling: Tiling, chip: Chip) -> int:
         rings.append((tiles.rounded, 1))
     if problem.epilogue.tiles:
         rings.append((tiles.product, problem.epilogue.tiles))
-    rings += [(tile, streamed) for tile in (tiles.scale, tiles.bias) if tile is not None]
+    rings += [
+        (tile, streamed) for tile in (tiles.scale, tiles.zero, tiles.bias) if tile is not None
+    ]
     large = small = 0
     for tile, ring in rings:
         size = tile.lane_bytes(chip.lanes)

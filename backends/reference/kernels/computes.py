@@ -24,6 +24,7 @@ from tilewright.backends.reference.kernels.state import (
     meet,
 )
 from tilewright.backends.reference.kernels.tiles import Place, Tile
+from tilewright.backends.reference.numerics import plain_codes
 from tilewright.dialects import bdc
 from tilewright.dialects.errors import IRError
 from tilewright.dialects.scopes import where_of
@@ -133,19 +134,40 @@ def _overwrite(state: State, part: Tile, size: int) -> None:
 
 
 def dequant(op: bdc.DequantOp) -> Step:
-    """Codes times the row's scale, rounded to the result's type in every arithmetic."""
-    codes_value, scale_value, result = op.codes, op.scale, Result(op)
+    """Codes times their group's scale, rounded to the result's type in every arithmetic."""
+    codes_value, scale_value, zero_value, result = op.codes, op.scale, op.zero, Result(op)
+    code_format, group = op.format.data, op.group
 
     def step(state: State) -> None:
         codes: Tile = state.values[codes_value]
         scale: Tile = state.values[scale_value]
         uniform = codes.uniform or scale.uniform
         rows = meet(op, codes.rows, scale.rows, uniform=uniform)
+        cols = min(codes.cols * 8 // code_format.bits, result.cols)
+        groups = cols // group if group else 1
+        if group:
+            cols = group * meet(op, groups, scale.cols, uniform=uniform)
+        zero: Tile | None = None if zero_value is None else state.values[zero_value]
 
         def compute() -> Ball:
-            return dequantized(codes.ball(rows).value, scale.ball(rows, 1), result.element)
+            held = codes.ball(rows).value
+            points = None if zero is None else zero.ball(rows, groups).value
+            plain = plain_codes(held.astype(np.int8), code_format, cols)
+            made = dequantized(
+                plain,
+                scale.ball(rows, groups),
+                result.element,
+                None if points is None else points.astype(np.int8),
+                code_format,
+            )
+            # What is lost is NaN, also where bytes are meant: the codes in them are lost.
+            lost = np.repeat(np.isnan(held), 8 // code_format.bits, axis=1)[:, :cols]
+            if points is not None:
+                lost = lost | np.repeat(np.isnan(points), cols // groups, axis=1)
+            return Ball(np.where(lost, np.nan, made.value), made.radius)
 
-        state.make(result, (codes, scale), compute, uniform=codes.uniform and scale.uniform)
+        tiles = (codes, scale) if zero is None else (codes, scale, zero)
+        state.make(result, tiles, compute, uniform=codes.uniform and scale.uniform)
 
     return step
 
