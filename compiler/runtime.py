@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Generic
@@ -19,6 +19,8 @@ from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import OptionError
 
 _POISON = 0xFF
+SCORE = "score"
+"""The function that `add-score-function` adds."""
 
 Array = npt.NDArray[Any]
 
@@ -272,8 +274,22 @@ class LanguageModelSession(Generic[ExecutionT]):
         """Logits [V] after one more token."""
         return self._first_output("decode", self.decode_inputs(token_id, position))
 
+    def score(self, token_ids: Sequence[int]) -> Array:
+        """Logits [N, V] after each of N tokens, of one run of `score` (`add-score-function`).
+
+        Raises `OptionError` where the program lacks it, as `check_prompt` for wrong tokens.
+        """
+        self.check_prompt(list(token_ids), 1)
+        self.session.function(SCORE)
+        inputs = self.prefill_inputs(list(token_ids))
+        del inputs["last_position"]
+        return self._output(SCORE, inputs)[: len(token_ids)]
+
     def _first_output(self, function: str, inputs: Mapping[str, Array]) -> Array:
-        return next(iter(self.session.run(function, inputs).values()))[0]
+        return self._output(function, inputs)[0]
+
+    def _output(self, function: str, inputs: Mapping[str, Array]) -> Array:
+        return next(iter(self.session.run(function, inputs).values()))
 
     def generate(
         self,

@@ -79,6 +79,65 @@ def compile_verb(
 
 
 @app.command(
+    "calibrate",
+    short_help="Take the ranges of a model's layers on data, for int8.",
+    epilog=example("tw calibrate chatglm2-6b --data tokens.jsonl --method kl -o m.calib.json"),
+)
+def calibrate_verb(
+    source: Annotated[Path, typer.Argument(help="A model, as for tw compile.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="Token ids (.txt, .json, .jsonl, .npy), or a function's inputs (.npz).",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The calibration to write (.calib.json).")
+    ],
+    method: Annotated[
+        str, typer.Option("--method", help="minmax, percentile, kl or mse.")
+    ] = "minmax",
+    percentile: Annotated[
+        float | None, typer.Option("--percentile", help="For that method; 99.99 if left out.")
+    ] = None,
+    seq: SeqOption = 512,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Use the first so many; all if left out.")
+    ] = None,
+    function: Annotated[
+        str, typer.Option("--function", help="Which function .npz inputs are for.")
+    ] = "",
+    statistics: Annotated[
+        bool,
+        typer.Option("--statistics", help="Keep the inputs' size by channel (.calib.safetensors)."),
+    ] = False,
+    hessian: Annotated[
+        bool, typer.Option("--hessian", help="Keep the inputs' second moments, too, as GPTQ needs.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Run a model on data in floating point and write the ranges of its linear layers."""
+    from tilewright.compiler.cli.calibrate_verb import run_calibrate
+
+    run_calibrate(
+        source,
+        data,
+        output,
+        method=method,
+        percentile=percentile,
+        seq=seq,
+        samples=samples,
+        function=function,
+        statistics=statistics,
+        hessian=hessian,
+        quiet=quiet,
+        json=json,
+    )
+
+
+@app.command(
     "run",
     short_help="Run an artifact on the simulated TPU.",
     epilog=example("tw run chatglm2.twm --prompt-ids 64790,64792,790 --max-new-tokens 8"),
@@ -145,6 +204,31 @@ def compare_verb(
     from tilewright.compiler.cli.compare_verb import run_compare
 
     run_compare(model, prompt_ids, function, seed=seed, all_ops=all_ops, json=json)
+
+
+@app.command(
+    "perplexity",
+    short_help="Measure how well an artifact predicts text.",
+    epilog=example("tw perplexity chatglm2.twm --data text.jsonl"),
+)
+def perplexity_verb(
+    model: Annotated[
+        Path, typer.Argument(help="An artifact compiled with --top-passes add-score-function.")
+    ],
+    data: Annotated[
+        Path, typer.Option("--data", help="Token ids: .txt, .json, .jsonl or .npy, a sample a row.")
+    ],
+    backend: Annotated[
+        str,
+        typer.Option("--backend", help="What executes it: simulator, reference, or a plugin's."),
+    ] = "simulator",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Perplexity of the tokens in a file, in windows of the compiled length."""
+    from tilewright.compiler.cli.perplexity_verb import run_perplexity
+
+    run_perplexity(model, data, backend=backend, quiet=quiet, json=json)
 
 
 @app.command(
