@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -15,10 +14,11 @@ from tilewright.compiler.artifact import Artifact, open_artifact
 from tilewright.compiler.cli.output import log, print_json, print_table
 from tilewright.compiler.execution import CompiledModel
 from tilewright.compiler.execution.registry import find_backend
+from tilewright.compiler.npz import read_arrays
 from tilewright.compiler.output import write_atomically
 from tilewright.compiler.performance import ProgramTimes
 from tilewright.compiler.runtime import LanguageModelSession, Session
-from tilewright.dialects.errors import ModelReadError, OptionError
+from tilewright.dialects.errors import OptionError
 
 
 def session_of(artifact: Artifact) -> Session:
@@ -106,23 +106,6 @@ def run_generation(
         f"decode:    {decode.cycles:,} cycles a token, {1 / decode.seconds:.2f} token/s "
         f"at {artifact.chip.clock_hz / 1e9:g} GHz"
     )
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name; raises `ModelReadError`."""
-    try:
-        with open(path, "rb") as file:
-            if not is_zipfile(file):
-                raise ValueError("it is no .npz file")
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise ModelReadError(
-            "the inputs cannot be read",
-            where=str(path),
-            why=str(error),
-            hint="numpy.savez(FILE, name=array, ...) writes such a file",
-        ) from error
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:

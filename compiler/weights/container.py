@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.compiler.weights.quantized import QuantizedWeight
 from tilewright.compiler.weights.safetensors_header import parse_header
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
 from tilewright.dialects.errors import ModelReadError, UnsupportedError
@@ -139,6 +140,11 @@ class WeightContainer:
                 hint=_did_you_mean(key, self._tensors),
             )
         return self._tensors[key]
+
+    def quantized(self, key: str) -> QuantizedWeight | None:
+        """None: the tensors of a checkpoint are dense, unless an importer knows better."""
+        self.info(key)
+        return None
 
     def fingerprints(self) -> dict[str, str]:
         """File name -> SHA-256 of the file's header and size: names, shapes and types, not the
