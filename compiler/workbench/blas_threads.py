@@ -37,7 +37,7 @@ def threads_for(module: ModuleOp) -> AbstractContextManager[object]:
 def _products(module: ModuleOp) -> Iterator[int]:
     """The multiplications of each matrix product of the graph. Those of kernels are small."""
     for op in module.walk():
-        if isinstance(op, graph.MatMul | graph.BatchMatMul | tpu.W8A16MatMulOp):
+        if isinstance(op, graph.MatMul | graph.BatchMatMul | tpu.A16MatMul):
             depth = graph.shape_of(op.operands[0])[-1]
             yield prod(graph.shape_of(op.results[0])) * depth
         elif isinstance(op, graph.Attention):

@@ -165,7 +165,7 @@ class W4A16MatMulOp(A16MatMul):
 
     Invariants:
 
-    - those of `tpu.W8A16MatMul`
+    - those of the layer with an int8 weight
     """
 
     name = "tpu.W4A16MatMul"
@@ -188,7 +188,7 @@ class F8A16MatMulOp(A16MatMul):
 
     Invariants:
 
-    - those of `tpu.W8A16MatMul`
+    - those of the layer with an int8 weight
     - `format is f8e4m3 or f8e5m2, not ...`
     - `8-bit floats have no zero points`
     """

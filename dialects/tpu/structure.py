@@ -67,7 +67,8 @@ class WeightOp(TpuOp, graph.Weight):
     - `scale is floating-point of rank 2, not tensor<...>`
     - `zero is i8 of rank 2, not tensor<...>`
     - `requant is i32 of shape [N, 3], not tensor<...>`
-    - `input_scale is f32 of shape [1, 1], not tensor<...>` (`output_scale` too)
+    - `input_scale is f32 of shape [1, 1], not tensor<...>`
+    - `output_scale is f32 of shape [1, 1], not tensor<...>`
     - `dense does not hold codes: tensor<...>`
     - `dense has no scheme`
     - `unknown quantization ...`

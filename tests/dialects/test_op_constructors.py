@@ -13,6 +13,7 @@ from tilewright.dialects import top, tpu
 from tilewright.dialects.context import parse_module, print_module
 from tilewright.dialects.element_types import F16, F32, I8, I32, ElementType, tensor_type
 from tilewright.dialects.graph import shape_of
+from tilewright.dialects.quantization import CodeFormat
 
 
 class Values:
@@ -80,12 +81,17 @@ def _top_and_tpu(values: Values, dialect: str) -> list[tuple[Operation, tuple[in
 def _only_tpu(values: Values) -> list[tuple[Operation, tuple[int, ...]]]:
     v = values
     x, codes, scale = v(4, 8), v(3, 8, element=I8), v(3, 1)
+    float8 = {"format": tpu.CodeFormatAttr(CodeFormat.F8E4M3)}
     return [
         (tpu.WeightOp("w", (3, 8), I8, form="codes", transposed=True), (3, 8)),
         (tpu.WeightOp("w", (3, 1), F16, form="scale"), (3, 1)),
         (tpu.MatMulOp(x, v(8, 3), element=F32), (4, 3)),
         (tpu.W8A16MatMulOp(x, codes, scale), (4, 3)),
         (tpu.W8A16MatMulOp(x, codes, scale, v(3), element=F32), (4, 3)),
+        (tpu.W8A16MatMulOp(x, codes, v(3, 2), zero=v(3, 2, element=I8)), (4, 3)),
+        (tpu.W4A16MatMulOp(x, v(3, 4, element=I8), v(3, 2), zero=v(3, 2, element=I8)), (4, 3)),
+        (tpu.W4A16MatMulOp(v(4, 7), v(3, 4, element=I8), scale, v(3)), (4, 3)),
+        (tpu.F8A16MatMulOp(x, codes, scale, properties=float8), (4, 3)),
         (tpu.W8A16GatherOp(codes, scale, v(5, element=I32)), (5, 8)),
         (tpu.W8A16GatherOp(codes, v(3, 1, element=F32), v(5, element=I32), element=F16), (5, 8)),
         (tpu.LaunchOp("kernel", [x], [x.type], alias=0), (4, 8)),

@@ -31,7 +31,11 @@ def test_every_op_of_the_table_is_there() -> None:
         *("Cast", "SwiGLU"),
     ]
     assert {f"top.{name}" for name in shared} == {n for n in names if n.startswith("top.")}
-    assert {f"tpu.{name}" for name in [*shared, "W8A16MatMul", "W8A16Gather", "Launch"]} == {
+    lowered = [
+        *("W8A16MatMul", "W4A16MatMul", "F8A16MatMul", "W8A16Gather"),
+        *("Quantize", "Int8MatMul", "Dequantize", "Launch"),
+    ]
+    assert {f"tpu.{name}" for name in [*shared, *lowered]} == {
         n for n in names if n.startswith("tpu.")
     }
 

@@ -98,9 +98,31 @@ def _product(site: Site, x: Shape, depth: Term, cols: Term, bias: Shape | None) 
 
 
 def relate_w8a16_matmul(site: Site) -> None:
-    """`x[.., k] codes[n, k] * scale[n, 1] + bias[n]`."""
-    cols, depth = site.shape("codes")
-    site.sizes.equal_shapes(site.shape("scale"), (cols, ONE))
+    """`x[.., k] ((codes[n, k] - zero[n, g]) * scale[n, g]) + bias[n]`."""
+    _quantized_product(site, site.shape("codes")[1])
+
+
+def relate_w4a16_matmul(site: Site) -> None:
+    """As `relate_w8a16_matmul`, with two codes a byte."""
+    _quantized_product(site, site.shape("codes")[1].times(Term(2)))
+
+
+def relate_f8a16_matmul(site: Site) -> None:
+    """As `relate_w8a16_matmul`, without zero points."""
+    code_format = site.attribute("format", ("f8e4m3", "f8e5m2"))
+    if code_format not in ("f8e4m3", "f8e5m2") or site.optional("zero") is not None:
+        raise ConflictError
+    _quantized_product(site, site.shape("codes")[1])
+
+
+def _quantized_product(site: Site, depth: Term) -> None:
+    """A column of scales, and of zero points, for each of equal groups of `depth`."""
+    sizes, cols, scale = site.sizes, site.shape("codes")[0], site.shape("scale")
+    sizes.equal(scale[0], cols)
+    sizes.equal(depth, scale[1].times(sizes.fresh()))
+    zero = site.optional("zero")
+    if zero is not None:
+        sizes.equal_shapes(zero, scale)
     _product(site, site.shape("x"), depth, cols, site.optional("bias"))
 
 

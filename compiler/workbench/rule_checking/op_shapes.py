@@ -25,6 +25,7 @@ from tilewright.compiler.workbench.rule_checking.op_relations import (
     relate_binary,
     relate_cache_update,
     relate_concat,
+    relate_f8a16_matmul,
     relate_gated,
     relate_gather,
     relate_matmul,
@@ -37,6 +38,7 @@ from tilewright.compiler.workbench.rule_checking.op_relations import (
     relate_same,
     relate_slice,
     relate_tpu_weight,
+    relate_w4a16_matmul,
     relate_w8a16_gather,
     relate_w8a16_matmul,
 )
@@ -66,15 +68,17 @@ def _row(text: str, relate: Relate, *, reshapes: bool = False) -> OpShapes:
     )
 
 
+_A16_MATMUL = "x:r:T codes:2:i8 scale:2:T|f32 zero:2:i8 bias:1:T result:r:T|f32"
+
 _ROWS: dict[type[Operation], OpShapes] = {
     graph.UnaryGraphOp: _row("x:r:T result:r:T", relate_same),
     graph.ConstGraphOp: _row("x:r:T result:r:T", relate_same),
     graph.Softmax: _row("x:r:T result:r:T", relate_same),
     graph.BinaryGraphOp: _row("a:r:T b:s:T result:r:T", relate_binary),
     graph.MatMul: _row("x:r:T right:2:T bias:1:T result:r:T|f32", relate_matmul),
-    tpu.W8A16MatMulOp: _row(
-        "x:r:T codes:2:i8 scale:2:T|f32 bias:1:T result:r:T|f32", relate_w8a16_matmul
-    ),
+    tpu.W8A16MatMulOp: _row(_A16_MATMUL, relate_w8a16_matmul),
+    tpu.W4A16MatMulOp: _row(_A16_MATMUL, relate_w4a16_matmul),
+    tpu.F8A16MatMulOp: _row(_A16_MATMUL, relate_f8a16_matmul),
     graph.BatchMatMul: _row("a:r:T b:r:T result:r:T", relate_batch_matmul),
     graph.RMSNorm: _row("x:r:T weight:1:T result:r:T", relate_normalization),
     graph.LayerNorm: _row("x:r:T weight:1:T bias:1:T result:r:T", relate_normalization),
