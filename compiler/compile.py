@@ -86,7 +86,7 @@ def compile_to_artifact(
     with model.open_weights() as container, ArtifactWriter(output) as writer:
         stage("import", perf_counter() - start)
         start = perf_counter()
-        tpu_module = lower(model.module, options)
+        tpu_module = lower(model.module, options, packed=model.packed)
         stage("lower", perf_counter() - start)
         built = build_program(tpu_module, options.chip, on_pass=stage)
         start = perf_counter()
@@ -99,7 +99,7 @@ def compile_to_artifact(
             if slot.form == "scale" and stored.scale_elements[slot.name] != slot.element
         ]
         if f32_scales:
-            tpu_module = lower(model.module, options, f32_scales=f32_scales)
+            tpu_module = lower(model.module, options, f32_scales=f32_scales, packed=model.packed)
             built = build_program(tpu_module, options.chip, on_pass=stage)
         start = perf_counter()
         writer.finish(

@@ -39,6 +39,8 @@ class ImportedModel:
 
     packing: Packing | None = field(default=None, kw_only=True)
     """How the checkpoint's weights are quantized already, if they are."""
+    packed: Mapping[str, str] = field(default_factory=dict[str, str], kw_only=True)
+    """The schemes of the weights that are, by key."""
 
     def open_weights(self) -> OpenCheckpoint:
         """The checkpoint, checked against the model.

@@ -18,6 +18,7 @@ from xdsl.passes import ModulePass
 
 from tilewright.backends.chip import Chip, load_chip
 from tilewright.backends.program import Program
+from tilewright.compiler.importers.packed.schemes import keep_packed
 from tilewright.compiler.link import link
 from tilewright.compiler.memory_plan import MemoryPlan, plan_memory
 from tilewright.compiler.quantization.assignment import (
@@ -173,14 +174,21 @@ def _chosen(text: str, option: str) -> tuple[ModulePass, ...]:
     return passes
 
 
-def chosen_schemes(weights: Mapping[str, LinearWeight], options: CompileOptions) -> dict[str, str]:
+def chosen_schemes(
+    weights: Mapping[str, LinearWeight],
+    options: CompileOptions,
+    packed: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """The scheme (or dense type) of each weight of linear layers, head and embedding.
 
-    Raises `OptionError` for a table or rule that does not go with the model, and where a weight
-    cannot be stored so; `UnsupportedError` where the chip lacks the scheme.
+    `packed` are the schemes of the weights that the checkpoint holds quantized already. Raises
+    `OptionError` for a table or rule that does not go with the model, and where a weight cannot be
+    stored so; `UnsupportedError` where the chip lacks the scheme.
     """
     table = read_table(Path(options.quant_table), weights) if options.quant_table else None
     assigned = assign_schemes(weights, options.choice, table=table, rules=options.rules())
+    if packed:
+        assigned = keep_packed(packed, assign_schemes(weights, options.choice), assigned)
     check_schemes(weights, assigned, options.choice, options.chip)
     return assigned
 
@@ -191,37 +199,37 @@ def lower(
     *,
     f32_scales: Iterable[str] = (),
     calibration: str = "",
+    packed: Mapping[str, str] | None = None,
+    assigned: Mapping[str, str] | None = None,
 ) -> ModuleOp:
     """The tpu module of a top module, which is left as it is.
 
     `f32_scales` are the source keys whose scales are stored as f32 (docs/numerics.md: subnormal f16
     scale); `calibration` is the digest of the calibration that ran, without which layers are not
-    lowered to int8. Raises what `chosen_schemes` and the passes raise; `IRError` too where the
-    user's passes leave ops that do not belong there.
+    lowered to int8; `packed` as in `chosen_schemes`; `assigned` is what that has given, if it has
+    been asked. Raises what it and the passes raise; `IRError` too where the user's passes leave ops
+    that do not belong there.
     """
     lowered, passes = module.clone(), lowering_passes(options)
     run_passes(lowered, passes.top)
     if passes.top:
         _check_level(lowered, "top", f"--top-passes {options.top_passes!r}")
-    specialize_weights(lowered, _marks(lowered, options, f32_scales))
+    weights = linear_weights(lowered)
+    if assigned is None:
+        assigned = chosen_schemes(weights, options, packed)
+    marks = {
+        key: {QUANT_ATTRIBUTE: quant}
+        for key, quant in explicit_marks(weights, assigned, options.choice).items()
+    }
+    for key in f32_scales:
+        marks.setdefault(key, {})[SCALE_ATTRIBUTE] = "f32"
+    specialize_weights(lowered, marks)
     if calibration:
         lowered.attributes[CALIBRATION_ATTRIBUTE] = StringAttr(calibration)
     run_passes(lowered, (passes.conversion, *passes.tpu))
     if passes.tpu:
         _check_level(lowered, "tpu", f"--tpu-passes {options.tpu_passes!r}")
     return lowered
-
-
-def _marks(
-    module: ModuleOp, options: CompileOptions, f32_scales: Iterable[str]
-) -> dict[str, dict[str, str]]:
-    """What weights of a top module are marked with, by resolved key."""
-    weights = linear_weights(module)
-    explicit = explicit_marks(weights, chosen_schemes(weights, options), options.choice)
-    marks = {key: {QUANT_ATTRIBUTE: quant} for key, quant in explicit.items()}
-    for key in f32_scales:
-        marks.setdefault(key, {})[SCALE_ATTRIBUTE] = "f32"
-    return marks
 
 
 def _check_level(module: ModuleOp, level: str, passes: str) -> None:

@@ -15,6 +15,7 @@ from tilewright.compiler.importers.packed.config import (
     Packing,
     read_packing,
 )
+from tilewright.compiler.importers.packed.schemes import described_schemes, packed_schemes
 from tilewright.compiler.language_model import LanguageModel
 from tilewright.compiler.models.causal_lm import CausalLM
 from tilewright.compiler.models.chatglm import ChatGLM
@@ -68,7 +69,7 @@ def load_model(path: Path | str, *, seq: int) -> LanguageModel:
         packing=find_packing(fields, file.parent),
         summary=model.summary,
     )
-    return _with_input_order(imported) if path.is_dir() else imported
+    return _as_packed(imported)
 
 
 def find_packing(fields: Fields, folder: Path) -> Packing | None:
@@ -82,16 +83,28 @@ def find_packing(fields: Fields, folder: Path) -> Packing | None:
     return None
 
 
-def _with_input_order(model: LanguageModel) -> LanguageModel:
-    """The model with gathers where the checkpoint has inputs in another order."""
-    if model.packing is None or not model.packing.may_reorder:
+def packing_of(path: Path) -> Packing | None:
+    """How the weights of the checkpoint in the folder `path` are quantized already, if they are.
+
+    None for what is no checkpoint in this layout. Raises as `read_packing` and `read_config`.
+    """
+    file = path / CONFIG_NAME
+    return find_packing(read_config(file), path) if file.is_file() else None
+
+
+def _as_packed(model: LanguageModel) -> LanguageModel:
+    """The model with the schemes of the weights that its checkpoint holds quantized, and gathers
+    where it has inputs in another order. Without weights, by the configuration alone."""
+    if model.packing is None:
         return model
+    if not any(model.weights.glob("*.safetensors")):
+        return replace(model, packed=described_schemes(model.packing, model.module))
     with model.open_weights() as source:
-        if not isinstance(source, PackedCheckpoint) or not source.orders:
-            return model
-        orders = apply_input_order(model.module, source.orders)
+        schemes = packed_schemes(source)
+        orders = source.orders if isinstance(source, PackedCheckpoint) else {}
+        tables = apply_input_order(model.module, orders)
     computed = model.tables
-    return replace(model, tables=lambda: {**computed(), **orders})
+    return replace(model, packed=schemes, tables=lambda: {**computed(), **tables})
 
 
 def build_model(fields: Fields, seq: int) -> CausalLM:

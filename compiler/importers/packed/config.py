@@ -55,15 +55,12 @@ class Packing:
     zero_offset: ZeroOffset
     source: str
     """The file, for messages."""
+    head: bool = False
+    """The head is quantized, too."""
     dense: tuple[str, ...] = ()
     """Parts of the names of layers that are not quantized (`modules_to_not_convert`)."""
     dynamic: tuple[tuple[str, Fields], ...] = ()
     """Patterns of layers and what differs in them (GPTQModel); the first that matches counts."""
-
-    @property
-    def may_reorder(self) -> bool:
-        """Whether any layer may have inputs that are not in the order of their groups."""
-        return self.act_order or any(fields.has("desc_act") for _, fields in self.dynamic)
 
     def of_layer(self, layer: str) -> Packing:
         """The packing of one layer; raises as `read_packing` for what `dynamic` says of it."""
@@ -104,7 +101,14 @@ def read_packing(fields: Fields) -> Packing:
     if method == "awq":
         _require_gemm(fields)
         return Packing(
-            method, bits, group, False, False, ZeroOffset.NONE, fields.source, _dense(fields)
+            method,
+            bits,
+            group,
+            False,
+            False,
+            ZeroOffset.NONE,
+            fields.source,
+            dense=_dense(fields),
         )
     symmetric = fields.flag("sym", False)
     return Packing(
@@ -115,6 +119,7 @@ def read_packing(fields: Fields) -> Packing:
         fields.flag("desc_act", False),
         _zero_offset(fields, symmetric),
         fields.source,
+        fields.flag("lm_head", False),
         _dense(fields),
         _dynamic(fields),
     )

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from tilewright.compiler.importers.packed.checkpoint import PackedCheckpoint
-from tilewright.compiler.importers.packed.config import READ_AS_THEY_ARE
+from xdsl.dialects.builtin import ModuleOp
+
+from tilewright.compiler.importers.packed.checkpoint import (
+    WEIGHT_SUFFIX,
+    PackedCheckpoint,
+    PackedLayer,
+)
+from tilewright.compiler.importers.packed.config import READ_AS_THEY_ARE, Packing
+from tilewright.compiler.quantization.linear_weights import linear_weights
 from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.errors import OptionError
+from tilewright.dialects.quantization import DEFAULT_SCHEME, DENSE
 
 
 def packed_schemes(source: WeightSource) -> dict[str, str]:
@@ -17,28 +26,51 @@ def packed_schemes(source: WeightSource) -> dict[str, str]:
     return {key: layer.scheme.name for key, layer in source.layers.items()}
 
 
-def packed_marks(source: WeightSource, activation: str) -> dict[str, dict[str, str]]:
-    """What `specialize_weights` marks on the packed weights: their scheme, and that scales which
-    are not of the `activation` type are stored as f32, which holds them exactly."""
-    marks = {key: {"top.quant": scheme} for key, scheme in packed_schemes(source).items()}
-    if isinstance(source, PackedCheckpoint):
-        for key, layer in source.layers.items():
-            if source.container.info(f"{layer.name}.scales").element.name != activation:
-                marks[key]["top.scale"] = "f32"
-    return marks
+def described_schemes(packing: Packing, module: ModuleOp) -> dict[str, str]:
+    """What `packed_schemes` may be expected to give, by the configuration alone: all linear layers
+    are packed but those that it says are not."""
+    schemes: dict[str, str] = {}
+    for key, weight in linear_weights(module).items():
+        name = key.removesuffix(WEIGHT_SUFFIX)
+        if weight.is_embedding or (weight.is_head and not packing.head):
+            continue
+        if not packing.says_dense(name):
+            layer = PackedLayer(name, (weight.channels, weight.depth), packing.of_layer(name))
+            schemes[key] = layer.scheme.name
+    return schemes
 
 
-def check_chosen(packed: Mapping[str, str], chosen: Mapping[str, str]) -> None:
-    """Raises `OptionError` where the user has `chosen` another scheme for a weight that is packed.
+def default_quant(source: Path, activation: str) -> str:
+    """What `--quant` is where it is left out: the `activation` type for a checkpoint that is
+    quantized already, whose other weights stay dense; else the scheme for everything.
 
-    Both give schemes by resolved key.
+    Raises as `read_packing`.
     """
-    for key, scheme in chosen.items():
-        if key in packed and packed[key] != scheme:
+    from tilewright.compiler.importers.huggingface import packing_of
+
+    return DEFAULT_SCHEME if packing_of(source) is None else activation
+
+
+def keep_packed(
+    packed: Mapping[str, str], default: Mapping[str, str], chosen: Mapping[str, str]
+) -> dict[str, str]:
+    """`chosen` with the schemes of the weights that are packed.
+
+    All give the scheme or dense type by resolved key: `default` what `--quant` says by itself,
+    `chosen` what tables and rules make of it. A dense `--quant` speaks of the other weights only.
+    Raises `OptionError` where anything else than its own scheme is wanted for a packed weight.
+    """
+    kept = dict(chosen)
+    for key, scheme in packed.items():
+        wanted = chosen.get(key, scheme)
+        said = wanted != default.get(key) or wanted not in DENSE
+        if said and wanted != scheme:
             raise OptionError(
-                f"weight {key!r} cannot be compiled as {scheme}",
-                why=f"the checkpoint holds it quantized already, as {packed[key]}",
+                f"weight {key!r} cannot be compiled as {wanted}",
+                why=f"the checkpoint holds it quantized already, as {scheme}",
                 hint="leave --quant out: weights that are quantized are compiled as they are "
                 f"({READ_AS_THEY_ARE}); for another scheme, compile the checkpoint that this one "
                 "was made from",
             )
+        kept[key] = scheme
+    return kept
