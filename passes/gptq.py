@@ -39,15 +39,15 @@ class GptqPass(ModulePass):
     Rescaling passes (`awq-scale`, `smooth-quant`) go before it.
 
     Option `percdamp`: what is added to the Hessian's diagonal, as a part of its mean. Option
-    `act-order`: columns with the largest inputs first. Option `static-groups`: the scales of groups
-    are those of the weights as they are, not as they are when the group is reached (`act-order`
-    implies it).
+    `act-order`: columns with the largest inputs first, the scales of groups those of the weights as
+    they are (the stored layout does not change). Without it, option `static-groups`: also then;
+    else scales are found when a group is reached.
     """
 
     name = "gptq"
 
     percdamp: float = 0.01
-    act_order: bool = False
+    act_order: bool = True
     static_groups: bool = False
 
     def __post_init__(self) -> None:

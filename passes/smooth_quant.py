@@ -15,7 +15,12 @@ from tilewright.passes.tuning.folds import NORM, Fold, find_folds
 from tilewright.passes.tuning.layers import LinearLayer, linear_layers
 from tilewright.passes.tuning.report import LayerReport
 from tilewright.passes.tuning.rescaling import apply_fold, check_not_stored, normalized
-from tilewright.passes.tuning.rounding import Measured, energy, round_to_nearest
+from tilewright.passes.tuning.rounding import (
+    Measured,
+    energy,
+    round_to_nearest,
+    second_moments,
+)
 
 INT8_STEPS = 127
 
@@ -46,9 +51,10 @@ class SmoothQuantPass(ModulePass):
     range of another layer's output would change.
 
     Layers whose output error would grow stay as they are. That error is the one of the weights,
-    `tr(dW H dW^T)`, and the one of the inputs as a uniform one of the size of their steps,
-    `(max|x| / 127)^2 / 12 * |W|^2`. Calibrated ranges of inputs change with the factors:
-    `TuningData.input_scales` has what they were divided by.
+    `tr(dW H dW^T)`, and the one of the inputs: uniform within a step of `max|x| / 127`, so of
+    energy `step^2 / 12`, but never more than the input itself, which may be rounded to 0.
+    Calibrated ranges of inputs change with the factors: `TuningData.input_scales` has what they
+    were divided by.
 
     Requires a verified module of `func` and `top` ops, and runs inside `tuning`; raises
     `OptionError` elsewhere, and after `gptq`.
@@ -126,7 +132,8 @@ def _measure(
     values = round_to_nearest(scaled, layer.scheme, data.scale_element).values()
     difference = weight - (values / scale).astype(np.float32)
     step = float(np.max(statistics.absmax / scale)) / INT8_STEPS
-    of_inputs = step**2 / 12 * float(np.sum(values.astype(np.float64) ** 2))
+    of_an_input = np.minimum(step**2 / 12, second_moments(statistics) / scale**2)
+    of_inputs = float(np.sum(values.astype(np.float64) ** 2 @ of_an_input))
     return Measured(
         energy(weight, statistics),
         energy(difference, statistics) + of_inputs,

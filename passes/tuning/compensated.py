@@ -32,13 +32,13 @@ class Compensation:
     """How to go about it.
 
     `damping` times the mean of H's diagonal is added to it. With `act_order` columns with the
-    largest inputs come first (later ones make up for them); the groups of the stored layout stay
+    largest inputs come first, and later ones make up for them; the groups of the stored layout stay
     neighbours, so their scales are found beforehand, as with `static_groups`. Else the scale of a
     group is found when it is reached, from the weights as they have become.
     """
 
     damping: float = 0.01
-    act_order: bool = False
+    act_order: bool = True
     static_groups: bool = False
 
 

@@ -43,13 +43,12 @@ def energy(matrix: Array, statistics: Statistics) -> float:
     """`tr(M H M^T)`: the mean square of `x M^T` over the calibration's inputs, summed over the
     outputs.
 
-    Without a Hessian H is diagonal with `mean |x_k|^2`: inputs are taken as uncorrelated, and as
-    the same distribution but for their size (a factor that ratios do not see).
+    Without a Hessian inputs are taken as uncorrelated: H is diagonal, `second_moments`.
     """
     hessian = statistics.hessian
     total = 0.0
     second = None if hessian is None else hessian.astype(np.float32)
-    diagonal = statistics.mean_abs.astype(np.float64) ** 2
+    diagonal = second_moments(statistics)
     for start in range(0, len(matrix), ROWS):
         rows = matrix[start : start + ROWS].astype(np.float32, copy=False)
         if second is None:
@@ -57,6 +56,14 @@ def energy(matrix: Array, statistics: Statistics) -> float:
         else:
             total += float(np.sum((rows @ second) * rows, dtype=np.float64))
     return max(total, 0.0)
+
+
+def second_moments(statistics: Statistics) -> Array:
+    """`E[x_k^2]`, f64 `[K]`: H's diagonal; without it those of Gaussian inputs of the mean
+    magnitudes there are, `pi / 2 * (mean |x_k|)^2`."""
+    if statistics.hessian is not None:
+        return np.diag(statistics.hessian)
+    return np.pi / 2 * statistics.mean_abs.astype(np.float64) ** 2
 
 
 @dataclass(frozen=True)
