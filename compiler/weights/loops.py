@@ -11,7 +11,6 @@ serves all three, and what differs between schemes is data (`Rule`), but for the
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numba
@@ -49,11 +48,10 @@ class Rule(NamedTuple):
 _ALMOST_HALF = np.float32(0.5) - np.float32(2.0**-25)
 """The largest float32 below one half: `trunc(x + copysign(this, x))` rounds half away from zero,
 exactly (adding 0.5 would round 0.49999997 up)."""
+_ALMOST_HALF_BITS = _ALMOST_HALF.view(np.uint32)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _LEAST_NORMAL = np.float64(2.0**-126)
-_SUBNORMALS = np.float64(2.0**149)
-"""Subnormal float32 values in 1: times this they are their own bits."""
 _LEAST_FAST, _MOST_FAST = np.float32(2.0**-70), np.float32(2.0**100)
 """Scales for which neither a reciprocal nor the remainder of a code leaves the normal range."""
 
@@ -145,20 +143,20 @@ def _find_ranges(row: Any, group: Any, zero_point: Any, lows: Any, highs: Any) -
     """The bits of the least and greatest value of each group; of the greatest magnitude alone
     without zero points."""
     for g in range(len(highs)):
-        start = g * group
+        start = np.uintp(g * group)
         if zero_point:
             low = _ordered(row[start])
             high = low
-            for k in range(start, start + group):
-                key = _ordered(row[k])
+            for k in range(group):
+                key = _ordered(row[start + np.uintp(k)])
                 low = min(low, key)
                 high = max(high, key)
             lows[g] = _ordered(low)
             highs[g] = _ordered(high)
         else:
             top = _magnitude(row[start])
-            for k in range(start, start + group):
-                top = max(top, _magnitude(row[k]))
+            for k in range(group):
+                top = max(top, _magnitude(row[start + np.uintp(k)]))
             lows[g] = 0
             highs[g] = top
 
@@ -169,40 +167,44 @@ def _stored_scale(exact: Any, drop: Any) -> Any:
 
     Subnormal scales are always rounded up: all steps together must reach the end of the range.
     """
-    if exact == np.float64(0):
-        return _ONE
-    if exact < _LEAST_NORMAL:
-        bits = np.uint32(math.ceil(exact * _SUBNORMALS))
-    else:
-        nearest = np.float32(exact)
-        bits = _bits_from_float(nearest)
-        if drop != np.uint32(0) and np.float64(nearest) < exact:
-            bits = np.uint32(bits + np.uint32(1))
+    nearest = np.float32(exact if exact > np.float64(0) else np.float64(1))
+    up = (drop != np.uint32(0)) | (exact < _LEAST_NORMAL)
+    below = up & (np.float64(nearest) < exact)
+    bits = np.uint32(_bits_from_float(nearest) + (np.uint32(1) if below else np.uint32(0)))
     return _float_from_bits(np.uint32(np.uint32(bits + drop) & np.uint32(~drop)))
 
 
 @numba.njit(inline="always")
-def _find_scales(lows: Any, highs: Any, rule: Any, scales: Any, zeros: Any) -> Any:
-    """Scales and zero points from ranges; returns `QUANTIZED`, `SCALE_OUT_OF_RANGE`, or 0 for a
-    range that is not finite."""
+def _find_scales(lows: Any, highs: Any, rule: Any, scales: Any) -> Any:
+    """Scales from ranges; returns `QUANTIZED`, `SCALE_OUT_OF_RANGE`, or 0 for a range that is not
+    finite. Without a branch, so that it works on many groups at a time."""
+    infinite, outside = False, False
     for g in range(len(highs)):
-        if _magnitude(lows[g]) >= rule.infinity or _magnitude(highs[g]) >= rule.infinity:
-            return 0
+        ends = max(_magnitude(lows[g]), _magnitude(highs[g]))
+        infinite |= ends >= rule.infinity
         low, high = _value(lows[g]), _value(highs[g])
-        if rule.widens:
-            low, high = min(low, _ZERO), max(high, _ZERO)
+        low = _ZERO if rule.widens and low > _ZERO else low
+        high = _ZERO if rule.widens and high < _ZERO else high
         extent = np.float64(high) - np.float64(low)
         if rule.narrowest > _ZERO:
-            extent = np.float64(max(np.float32(high - low), rule.narrowest))
+            narrow = np.float32(high - low)
+            extent = np.float64(narrow if narrow > rule.narrowest else rule.narrowest)
         scale = _stored_scale(extent / rule.steps, rule.drop)
-        if scale < rule.least_scale or scale > rule.most_scale:
-            return SCALE_OUT_OF_RANGE
+        outside |= (scale < rule.least_scale) | (scale > rule.most_scale)
         scales[g] = scale
-        if rule.zero_point:
-            most = rule.most_code - rule.least_code
-            away = min(max(-low / scale, _ZERO), most)
-            zeros[g] = np.int8(_rounded(away) + np.int32(rule.least_code))
-    return QUANTIZED
+    if infinite:
+        return 0
+    return SCALE_OUT_OF_RANGE if outside else QUANTIZED
+
+
+@numba.njit(inline="always")
+def _find_zeros(lows: Any, scales: Any, rule: Any, zeros: Any) -> None:
+    most = rule.most_code - rule.least_code
+    for g in range(len(scales)):
+        away = -_value(lows[g]) / scales[g]
+        away = away if away > _ZERO else _ZERO
+        away = away if away < most else most
+        zeros[g] = np.int8(_rounded(away) + np.int32(rule.least_code))
 
 
 # Codes.
@@ -211,17 +213,25 @@ def _find_scales(lows: Any, highs: Any, rule: Any, scales: Any, zeros: Any) -> A
 @numba.njit(inline="always")
 def _rounded(value: Any) -> Any:
     """The nearest int32, halves away from zero."""
-    return np.int32(value + (_ALMOST_HALF if value >= _ZERO else -_ALMOST_HALF))
+    sign = np.uint32(_bits_from_float(value) & np.uint32(0x80000000))
+    return np.int32(value + _float_from_bits(np.uint32(sign | _ALMOST_HALF_BITS)))
+
+
+@numba.njit(inline="always")
+def _is_normal(scale: Any) -> Any:
+    """Whether neither the reciprocal of a scale nor the remainder of a code leaves the normal
+    range."""
+    return (scale >= _LEAST_FAST) & (scale <= _MOST_FAST)
 
 
 @numba.njit(inline="always")
 def _quotient(value: Any, scale: Any, reciprocal: Any) -> Any:
-    """`value / scale` as a division rounds it, for a `scale` of at most 12 significant bits.
+    """`value / scale` as a division rounds it, for a `scale` of at most 11 significant bits.
 
     The remainder of a first quotient is exact, and corrects it to within 2^-22 of an ulp of the
-    true one, which lies further than that from where the rounding turns: nothing of 12 bits times
-    something of 25 comes closer to 24 bits than 2^-13 of an ulp. Source: Markstein, Computation of
-    elementary functions on the IBM RISC System/6000 processor, IBM J. Res. Dev. 34 (1990).
+    true one, which lies further than that from where the rounding turns: 11 bits times 25 do not
+    come closer to 24 bits than 2^-12 of an ulp. Source: Markstein, Computation of elementary
+    functions on the IBM RISC System/6000 processor, IBM J. Res. Dev. 34 (1990).
     """
     first = value * reciprocal
     remainder = _multiply_add(-first, scale, value)
@@ -229,71 +239,94 @@ def _quotient(value: Any, scale: Any, reciprocal: Any) -> Any:
 
 
 @numba.njit(inline="always")
-def _is_fast(scale: Any, rule: Any) -> Any:
-    """Whether `_quotient` is the quotient."""
-    narrow = rule.drop != np.uint32(0)
-    return narrow and scale >= _LEAST_FAST and scale <= _MOST_FAST
+def _nudged_reciprocal(scale: Any) -> Any:
+    """`1 / scale`, 4 ulps up: what a value and a scale of 11 significant bits are multiplied to a
+    quotient with that rounds to the right integer.
+
+    Ties (k + 1/2) come out above themselves, by 2^-23 at least, and all else is further from them
+    than 2^-20, relatively: `2 value` (11 bits) and `(2 k + 1) scale` (20 bits) differ by a unit.
+    """
+    return _float_from_bits(np.uint32(_bits_from_float(_ONE / scale) + np.uint32(4)))
 
 
 @numba.njit(inline="always")
-def _integer(quotient: Any, least: Any, most: Any, zero: Any) -> Any:
-    """The code of a quotient between `least` and `most`, which are those without the zero point."""
-    bounded = quotient if quotient > least else least
-    bounded = bounded if bounded < most else most
-    return np.int8(_rounded(bounded) + zero)
-
-
-@numba.njit(inline="always")
-def _write_integers(row: Any, group: Any, scales: Any, zeros: Any, rule: Any, codes: Any) -> None:
+def _write_codes(
+    row: Any, group: Any, scales: Any, zeros: Any, rule: Any, narrow: Any, codes: Any
+) -> None:
+    """Integer codes of a row, one a byte; `narrow` says that values and scales have 11 bits."""
+    least, most = np.int32(rule.least_code), np.int32(rule.most_code)
     for g in range(len(scales)):
-        start, scale = g * group, scales[g]
+        start, scale = np.uintp(g * group), scales[g]
         zero = np.int32(zeros[g]) if rule.zero_point else np.int32(0)
-        least, most = rule.least_code - np.float32(zero), rule.most_code - np.float32(zero)
-        if _is_fast(scale, rule):
-            reciprocal = _ONE / scale
-            for k in range(start, start + group):
-                quotient = _quotient(_value(row[k]), scale, reciprocal)
-                codes[k] = _integer(quotient, least, most, zero)
+        if narrow and _is_normal(scale):
+            reciprocal = _nudged_reciprocal(scale)
+            for k in range(group):
+                place = start + np.uintp(k)
+                code = np.int32(_rounded(_value(row[place]) * reciprocal) + zero)
+                code = code if code > least else least
+                codes[place] = np.int8(code if code < most else most)
         else:
-            for k in range(start, start + group):
-                codes[k] = _integer(_value(row[k]) / scale, least, most, zero)
+            bottom, top = np.float32(least - zero), np.float32(most - zero)
+            for k in range(group):
+                place = start + np.uintp(k)
+                quotient = _value(row[place]) / scale
+                quotient = quotient if quotient > bottom else bottom
+                quotient = quotient if quotient < top else top
+                codes[place] = np.int8(_rounded(quotient) + zero)
 
 
 @numba.njit(inline="always")
-def _pack(codes: Any, packed: Any) -> None:
-    """Two codes a byte, the first in the low nibble; `codes` are of an even number."""
+def _pack(pairs: Any, packed: Any) -> None:
+    """Two codes a byte, the first in the low nibble; `pairs` are the codes of two bytes as u16."""
     for k in range(len(packed)):
-        low, high = np.uint8(codes[2 * k]), np.uint8(codes[2 * k + 1])
-        packed[k] = np.int8((low & np.uint8(15)) | np.uint8(high << np.uint8(4)))
+        pair = pairs[k]
+        packed[k] = np.int8((pair & np.uint16(15)) | ((pair >> np.uint16(4)) & np.uint16(0xF0)))
 
 
-@numba.njit(nogil=True, cache=True)
+def _make_integer_loop(constant_group: int) -> Any:
+    @numba.njit(nogil=True, cache=True)
+    def quantize_integers(
+        rows: Any, scales: Any, zeros: Any, codes: Any, rule: Any, narrow: bool, packed: bool
+    ) -> int:
+        count, depth = rows.shape
+        groups = scales.shape[1]
+        group = constant_group if constant_group else depth // groups
+        lows, highs = np.empty(groups, rows.dtype), np.empty(groups, rows.dtype)
+        loose = np.zeros(depth + depth % 2, np.int8)
+        for n in range(count):
+            row = rows[n]
+            _find_ranges(row, group, rule.zero_point, lows, highs)
+            status = _find_scales(lows, highs, rule, scales[n])
+            if status != QUANTIZED:
+                return n if status == 0 else status
+            if rule.zero_point:
+                _find_zeros(lows, scales[n], rule, zeros[n])
+            if packed:
+                _write_codes(row, group, scales[n], zeros[n], rule, narrow, loose)
+                _pack(loose.view(np.uint16), codes[n])
+            else:
+                _write_codes(row, group, scales[n], zeros[n], rule, narrow, codes[n])
+        return QUANTIZED
+
+    return quantize_integers
+
+
+_INTEGER_LOOPS = {group: _make_integer_loop(group) for group in (0, 32, 64, 128)}
+
+
 def quantize_integers(
-    rows: Any, scales: Any, zeros: Any, codes: Any, rule: Any, packed: bool
+    rows: Any, scales: Any, zeros: Any, codes: Any, rule: Rule, narrow: bool, packed: bool
 ) -> int:
     """Codes of int8, or two of four bits in a byte, of `rows`, the bits `[N, K]` of floats.
 
     Writes scales f32 `[N, G]`, zero points i8 `[N, G]` (if the rule has them) and codes i8 `[N, K]`
-    (`[N, ceil(K / 2)]` if `packed`). Returns `QUANTIZED`; or the first row with a NaN or Inf; or
+    (`[N, ceil(K / 2)]` if `packed`). `narrow` says that values and scales have at most 11
+    significant bits. Returns `QUANTIZED`; or the first row with a NaN or Inf; or
     `SCALE_OUT_OF_RANGE`. What was written before is then of no use.
     """
-    count, depth = rows.shape
-    groups = scales.shape[1]
-    group = depth // groups
-    lows, highs = np.empty(groups, rows.dtype), np.empty(groups, rows.dtype)
-    loose = np.zeros(depth + depth % 2, np.int8)
-    for n in range(count):
-        row = rows[n]
-        _find_ranges(row, group, rule.zero_point, lows, highs)
-        status = _find_scales(lows, highs, rule, scales[n], zeros[n])
-        if status != QUANTIZED:
-            return n if status == 0 else status
-        if packed:
-            _write_integers(row, group, scales[n], zeros[n], rule, loose)
-            _pack(loose, codes[n])
-        else:
-            _write_integers(row, group, scales[n], zeros[n], rule, codes[n])
-    return QUANTIZED
+    group = rows.shape[1] // scales.shape[1]
+    loop = _INTEGER_LOOPS.get(group, _INTEGER_LOOPS[0])
+    return loop(rows, scales, zeros, codes, rule, narrow, packed)
 
 
 class Float8(NamedTuple):
@@ -332,22 +365,22 @@ def quantize_floats(rows: Any, scales: Any, codes: Any, rule: Any, form: Any) ->
     groups = scales.shape[1]
     group = depth // groups
     lows, highs = np.empty(groups, rows.dtype), np.empty(groups, rows.dtype)
-    zeros = np.zeros(groups, np.int8)
     for n in range(count):
         row, code = rows[n], codes[n]
         _find_ranges(row, group, False, lows, highs)
-        status = _find_scales(lows, highs, rule, scales[n], zeros)
+        status = _find_scales(lows, highs, rule, scales[n])
         if status != QUANTIZED:
             return n if status == 0 else status
         for g in range(groups):
-            start, scale = g * group, scales[n, g]
-            if _is_fast(scale, rule):
+            part, out = row[g * group : (g + 1) * group], code[g * group : (g + 1) * group]
+            scale = scales[n, g]
+            if rule.drop != np.uint32(0) and _is_normal(scale):
                 reciprocal = _ONE / scale
-                for k in range(start, start + group):
-                    value = _value(row[k])
-                    code[k] = _float8(_quotient(value, scale, reciprocal), value, form)
+                for k in range(len(part)):
+                    value = _value(part[k])
+                    out[k] = _float8(_quotient(value, scale, reciprocal), value, form)
             else:
-                for k in range(start, start + group):
-                    value = _value(row[k])
-                    code[k] = _float8(value / scale, value, form)
+                for k in range(len(part)):
+                    value = _value(part[k])
+                    out[k] = _float8(value / scale, value, form)
     return QUANTIZED

@@ -83,8 +83,9 @@ class RowQuantizer:
             form = _float8(self.scheme.format)
             status = loops.quantize_floats(bits, scales, codes, rule, form)
         else:
+            narrow = F32 not in (element, self.stored) and self.rule == "stored-scale"
             packed = self.scheme.format.bits == 4
-            status = loops.quantize_integers(bits, scales, zeros, codes, rule, packed)
+            status = loops.quantize_integers(bits, scales, zeros, codes, rule, narrow, packed)
         if status == loops.SCALE_OUT_OF_RANGE:
             raise ScaleOutOfRangeError
         if status != loops.QUANTIZED:
