@@ -131,7 +131,7 @@ def _moved(op: Operation, balls: Sequence[Ball], m: Arithmetic) -> Ball:
     value = float64.evaluate(op, [ball.value for ball in balls])[0]
     if all(ball.is_exact for ball in balls):
         return Ball(value, EXACT)
-    sources = [b.value if b.value.dtype.kind in "iub" else b.radii for b in balls]
+    sources = [b.value if b.is_exact and b.value.dtype.kind in "iub" else b.radii for b in balls]
     return Ball(value, float64.evaluate(op, sources)[0])
 
 

@@ -40,6 +40,7 @@ FAMILIES: tuple[str, ...] = (
     "elementwise",
     "gated",
     "gather",
+    "int8",
     "layout",
     "matmul",
     "normalization",

@@ -15,6 +15,14 @@ from tilewright.backends.reference import primitives
 from tilewright.backends.reference.balls import EXACT, Ball
 from tilewright.backends.reference.composition import dequantized, rotated
 from tilewright.backends.reference.constants import constant, factor
+from tilewright.backends.reference.int8_ops import (
+    added,
+    dequantized_by_one,
+    quantized,
+    requantized,
+    summed,
+    transposed,
+)
 from tilewright.backends.reference.kernels.state import (
     Result,
     State,
@@ -59,7 +67,7 @@ def fill(op: bdc.FillOp) -> Step:
 def mm(op: bdc.MmOp) -> Step:
     """A product; a uniform operand's depth is the other's."""
     one, other, result = op.left, op.right, Result(op)
-    turned = op.transpose_right is not None
+    turned, integers = op.transpose_right is not None, not Result(op).element.is_float
 
     def step(state: State) -> None:
         left: Tile = state.values[one]
@@ -68,7 +76,7 @@ def mm(op: bdc.MmOp) -> Step:
         state.make(
             result,
             (left, right),
-            lambda: _product(state, left, right, depth, turned=turned),
+            lambda: _product(state, left, right, depth, turned=turned, integers=integers),
             uniform=left.uniform and right.uniform,
         )
 
@@ -80,8 +88,13 @@ def _depth(op: bdc.MmOp | bdc.MmAccumulateOp, left: Tile, right: Tile, *, turned
     return meet(op, left.cols, depth, uniform=left.uniform or right.uniform)
 
 
-def _product(state: State, left: Tile, right: Tile, depth: int, *, turned: bool) -> Ball:
+def _product(
+    state: State, left: Tile, right: Tile, depth: int, *, turned: bool, integers: bool
+) -> Ball:
+    """A product of floats, or of int8 codes, which is exact."""
     wide = right.ball(right.rows, depth) if turned else right.ball(depth, right.cols)
+    if integers:
+        return summed(left.ball(left.rows, depth), wide, transpose_right=turned)
     return primitives.matmul(
         state.arithmetic, left.ball(left.rows, depth), wide, transpose_right=turned
     )
@@ -95,6 +108,7 @@ def mm_accumulate(op: bdc.MmAccumulateOp) -> Step:
     sums_value, col, one, other, result = op.sums, op.col, op.left, op.right, op.result
     turned, kind = op.transpose_right is not None, local_type(op.right)
     full, element = kind.rows if turned else kind.cols, local_type(op.sums).element
+    integers = not element.is_float
 
     def step(state: State) -> None:
         values, m = state.values, state.arithmetic
@@ -113,8 +127,9 @@ def mm_accumulate(op: bdc.MmAccumulateOp) -> Step:
         if rows != sums.rows:
             meet(op, rows, sums.rows, uniform=sums.uniform)
         part = Tile(sums.buffer, sums.col + at, rows, cols, sums.uniform)
-        product = _product(state, left, right, depth, turned=turned)
-        total = primitives.store(m, primitives.add(m, part.ball(), product), element)
+        product = _product(state, left, right, depth, turned=turned, integers=integers)
+        total = added(part.ball(), product) if integers else primitives.add(m, part.ball(), product)
+        total = primitives.store(m, total, element)
         _overwrite(state, part, element.size_bytes)
         if not sums.buffer.lost:
             sums.buffer.write(slice(0, rows), slice(part.col, part.col + cols), total)
@@ -168,6 +183,49 @@ def dequant(op: bdc.DequantOp) -> Step:
 
         tiles = (codes, scale) if zero is None else (codes, scale, zero)
         state.make(result, tiles, compute, uniform=codes.uniform and scale.uniform)
+
+    return step
+
+
+def quantize(op: bdc.QuantizeOp) -> Step:
+    """Floats to codes, by one scale that all lanes have."""
+    return _with_one_scale(op, quantized)
+
+
+def dequantize(op: bdc.DequantizeOp) -> Step:
+    """Codes to floats, by one scale that all lanes have."""
+    return _with_one_scale(op, dequantized_by_one)
+
+
+def _with_one_scale(
+    op: bdc.QuantizeOp | bdc.DequantizeOp, function: Callable[[Ball, Ball], Ball]
+) -> Step:
+    source, one, result = op.x, op.scale, Result(op)
+
+    def step(state: State) -> None:
+        x: Tile = state.values[source]
+        scale: Tile = state.values[one]
+        state.make(
+            result, (x, scale), lambda: function(x.ball(), scale.ball(1, 1)), uniform=x.uniform
+        )
+
+    return step
+
+
+def requant(op: bdc.RequantOp) -> Step:
+    """Rows of sums to codes, each by its row of the table."""
+    source, numbers, result = op.sums, op.table, Result(op)
+
+    def step(state: State) -> None:
+        sums: Tile = state.values[source]
+        table: Tile = state.values[numbers]
+        rows = meet(op, sums.rows, table.rows, uniform=sums.uniform or table.uniform)
+        state.make(
+            result,
+            (sums, table),
+            lambda: transposed(requantized(transposed(sums.ball(rows)), table.ball(rows))),
+            uniform=sums.uniform and table.uniform,
+        )
 
     return step
 
