@@ -283,39 +283,9 @@ def _pack(pairs: Any, packed: Any) -> None:
         packed[k] = np.int8((pair & np.uint16(15)) | ((pair >> np.uint16(4)) & np.uint16(0xF0)))
 
 
-def _make_integer_loop(constant_group: int) -> Any:
-    @numba.njit(nogil=True, cache=True)
-    def quantize_integers(
-        rows: Any, scales: Any, zeros: Any, codes: Any, rule: Any, narrow: bool, packed: bool
-    ) -> int:
-        count, depth = rows.shape
-        groups = scales.shape[1]
-        group = constant_group if constant_group else depth // groups
-        lows, highs = np.empty(groups, rows.dtype), np.empty(groups, rows.dtype)
-        loose = np.zeros(depth + depth % 2, np.int8)
-        for n in range(count):
-            row = rows[n]
-            _find_ranges(row, group, rule.zero_point, lows, highs)
-            status = _find_scales(lows, highs, rule, scales[n])
-            if status != QUANTIZED:
-                return n if status == 0 else status
-            if rule.zero_point:
-                _find_zeros(lows, scales[n], rule, zeros[n])
-            if packed:
-                _write_codes(row, group, scales[n], zeros[n], rule, narrow, loose)
-                _pack(loose.view(np.uint16), codes[n])
-            else:
-                _write_codes(row, group, scales[n], zeros[n], rule, narrow, codes[n])
-        return QUANTIZED
-
-    return quantize_integers
-
-
-_INTEGER_LOOPS = {group: _make_integer_loop(group) for group in (0, 32, 64, 128)}
-
-
+@numba.njit(nogil=True, cache=True)
 def quantize_integers(
-    rows: Any, scales: Any, zeros: Any, codes: Any, rule: Rule, narrow: bool, packed: bool
+    rows: Any, scales: Any, zeros: Any, codes: Any, rule: Any, narrow: bool, packed: bool
 ) -> int:
     """Codes of int8, or two of four bits in a byte, of `rows`, the bits `[N, K]` of floats.
 
@@ -324,9 +294,25 @@ def quantize_integers(
     significant bits. Returns `QUANTIZED`; or the first row with a NaN or Inf; or
     `SCALE_OUT_OF_RANGE`. What was written before is then of no use.
     """
-    group = rows.shape[1] // scales.shape[1]
-    loop = _INTEGER_LOOPS.get(group, _INTEGER_LOOPS[0])
-    return loop(rows, scales, zeros, codes, rule, narrow, packed)
+    count, depth = rows.shape
+    groups = scales.shape[1]
+    group = depth // groups
+    lows, highs = np.empty(groups, rows.dtype), np.empty(groups, rows.dtype)
+    loose = np.zeros(depth + depth % 2, np.int8)
+    for n in range(count):
+        row = rows[n]
+        _find_ranges(row, group, rule.zero_point, lows, highs)
+        status = _find_scales(lows, highs, rule, scales[n])
+        if status != QUANTIZED:
+            return n if status == 0 else status
+        if rule.zero_point:
+            _find_zeros(lows, scales[n], rule, zeros[n])
+        if packed:
+            _write_codes(row, group, scales[n], zeros[n], rule, narrow, loose)
+            _pack(loose.view(np.uint16), codes[n])
+        else:
+            _write_codes(row, group, scales[n], zeros[n], rule, narrow, codes[n])
+    return QUANTIZED
 
 
 class Float8(NamedTuple):
