@@ -80,6 +80,18 @@ def explicit_marks(
     }
 
 
+def can_be(weight: LinearWeight, quant: str, compute: str, chip: Chip) -> bool:
+    """Whether a linear layer's weight can be stored in a scheme (or dense type) on a chip."""
+    if quant in DENSE:
+        return quant == compute
+    scheme = parse_scheme(quant)
+    return (
+        scheme.fits(weight.depth)
+        and scheme.format in chip.code_formats
+        and not (weight.is_head and scheme.int8_activations)
+    )
+
+
 def check_schemes(
     weights: Mapping[str, LinearWeight], assigned: Mapping[str, str], choice: QuantChoice, chip: str
 ) -> None:

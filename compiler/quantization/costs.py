@@ -28,6 +28,8 @@ class ModelCost:
     total_cycles: int
     bytes_of: Mapping[str, int]
     cycles_of: Mapping[str, int]
+    tokens_per_s: float | None = None
+    """Predicted; none where the model does not decode tokens."""
 
 
 @dataclass(frozen=True)
@@ -95,4 +97,7 @@ def cost_of(built: Built) -> ModelCost:
         }
         for key in keys:
             cycles_of[key] = cycles_of.get(key, 0) + times.kernels[launch.kernel].cycles
-    return ModelCost(sum(bytes_of.values()), times.function(decode).cycles, bytes_of, cycles_of)
+    time = times.function(decode)
+    return ModelCost(
+        sum(bytes_of.values()), time.cycles, bytes_of, cycles_of, tokens_per_s=1 / time.seconds
+    )
