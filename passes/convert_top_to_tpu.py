@@ -21,7 +21,7 @@ from tilewright.dialects.scopes import functions_of, where_of
 from tilewright.passes import actions
 from tilewright.passes.lowerings import Conversion, ConversionOptions, lowerings_of
 from tilewright.passes.lowerings.checking import check_lowered
-from tilewright.passes.lowerings.conversion import typed
+from tilewright.passes.lowerings.conversion import CALIBRATION_ATTRIBUTE, typed
 from tilewright.passes.lowerings.f32_values import f32_values
 
 
@@ -58,9 +58,10 @@ class ConvertTopToTpuPass(ModulePass):
 
     Options:
 
-    - `quant`: the element type of everything (`f32`, `f16`, `bf16`), or `w8a16`: matrices of linear
-      layers as int8 codes with a scale a row, everything else in `act`.
-    - `act`: the activation type of `w8a16`, `f16` or `bf16`.
+    - `quant`: the element type of everything (`f32`, `f16`, `bf16`), or the scheme of matrices of
+      linear layers (`w8a16`: int8 codes with a scale a row), everything else in `act`. `int8` needs
+      a calibrated module (the attribute `top.calibration`).
+    - `act`: the activation type of schemes, `f16` or `bf16`.
     - `quant_head`: quantize also the `top.MatMul` with `top.role = "head"`.
     - `quant_embedding`: quantize also the table of the `top.Gather` with `top.role = "embedding"`.
 
@@ -82,7 +83,8 @@ class ConvertTopToTpuPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         del ctx
         options = ConversionOptions(self.quant, self.act, self.quant_head, self.quant_embedding)
-        conversion = _ModuleConversion(functions_of(op), options, f32_values(op))
+        calibrated = CALIBRATION_ATTRIBUTE in op.attributes
+        conversion = _ModuleConversion(functions_of(op), options, f32_values(op), calibrated)
         for name, function in functions_of(op).items():
             Rewriter.replace_op(function, conversion.function(name), [])
 
@@ -94,6 +96,7 @@ class _ModuleConversion:
     functions: Mapping[str, FuncOp]
     options: ConversionOptions
     f32_values: set[SSAValue]
+    is_calibrated: bool
     converted: dict[str, FuncOp] = field(default_factory=dict[str, FuncOp])
 
     def function(self, name: str) -> FuncOp:
@@ -120,7 +123,10 @@ class _FunctionConversion:
         self.callees = callees
         self.options = module.options
         self.convert = Conversion(
-            module.options, module.f32_values, is_public=function.sym_visibility is None
+            module.options,
+            module.f32_values,
+            is_public=function.sym_visibility is None,
+            is_calibrated=module.is_calibrated,
         )
         self.top_weights: dict[SSAValue, SSAValue] = {}
 

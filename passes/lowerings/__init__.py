@@ -35,5 +35,5 @@ __all__ = [
     "temporarily",
 ]
 
-for _family in ("linear", "gather", "moves", "rope", "composite", "same"):
+for _family in ("linear", "int8", "gather", "moves", "rope", "composite", "same"):
     import_module(f"{__name__}.{_family}")

@@ -26,7 +26,10 @@ from tilewright.passes.specialize_weights import QUANT_ATTRIBUTE, SCALE_ATTRIBUT
 ROLE_ATTRIBUTE = "top.role"
 """On a `top.MatMul`: `"head"`; on a `top.Gather`: `"embedding"`."""
 
-QUANT_MODES = (*DENSE, "w8a16")
+CALIBRATION_ATTRIBUTE = "top.calibration"
+"""On a module: the digest of the calibration whose ranges its int8 layers are to have."""
+
+QUANT_MODES = (*DENSE, "w8a16", "w4a16-channel", "f8e4m3")
 """What `quant` may be for weights of any shape."""
 ACTIVATIONS = ("f16", "bf16")
 _ELEMENTS = {"f32": F32, "f16": F16, "bf16": BF16}
@@ -86,9 +89,16 @@ class Conversion:
     """
 
     def __init__(
-        self, options: ConversionOptions, f32_values: Iterable[SSAValue], *, is_public: bool
+        self,
+        options: ConversionOptions,
+        f32_values: Iterable[SSAValue],
+        *,
+        is_public: bool,
+        is_calibrated: bool = False,
     ) -> None:
         self.options = options
+        self.is_calibrated = is_calibrated
+        """Whether the module says that ranges of activations are known."""
         self.compute = options.compute
         self.is_public = is_public
         self.block = Block()
@@ -96,7 +106,7 @@ class Conversion:
         self.kept: dict[SSAValue, ElementType] = {}
         """Of the results that kept their `top` op, and f32: what the conversion gives them."""
         self._f32_values = f32_values
-        self._weights: dict[tuple[SSAValue, str, ElementType, str, bool], SSAValue] = {}
+        self._weights: dict[tuple[object, ...], SSAValue] = {}
         self._casts: dict[tuple[SSAValue, ElementType], SSAValue] = {}
 
     def element(self, value: SSAValue) -> ElementType:
@@ -139,7 +149,7 @@ class Conversion:
 
         Quantized forms are of `[N, K]`; `transposed` says that the source is `[K, N]`.
         """
-        made = (old.result, form, element, scheme, transposed)
+        made = (old.result, form, element, scheme, bias, transposed)
         if made not in self._weights:
             op = tpu.WeightOp(
                 old.key.data,

@@ -8,7 +8,13 @@ from xdsl.ir import SSAValue
 
 from tilewright.dialects import top, tpu
 from tilewright.dialects.element_types import F32, ElementType
-from tilewright.dialects.quantization import DENSE, CodeFormat, Scheme, parse_scheme
+from tilewright.dialects.quantization import (
+    DEFAULT_SCHEME,
+    DENSE,
+    CodeFormat,
+    Scheme,
+    parse_scheme,
+)
 from tilewright.passes.lowerings.conversion import Conversion, is_head, is_returned
 from tilewright.passes.lowerings.registry import lowering
 from tilewright.passes.specialize_weights import QUANT_ATTRIBUTE
@@ -63,21 +69,27 @@ def _lower_to_a16(
         parts.scale,
         bias,
         zero=parts.zero,
-        element=_result_element(op, convert),
+        element=result_element(op, convert),
         properties={"format": tpu.CodeFormatAttr(code_format)} if code_format.is_float else {},
     )
     return convert.append(product, op)
 
 
 def scheme_of(op: top.MatMulOp, convert: Conversion) -> Scheme | None:
-    """The scheme of the weight of a linear layer; none where it stays dense."""
+    """The scheme of the weight of a linear layer; none where it stays dense.
+
+    An int8 head has int8 weights only: logits of 8 bits would tie.
+    """
     weight = op.right.owner
     if not isinstance(weight, top.WeightOp):
         return None
     if is_head(op) and not convert.options.quant_head and QUANT_ATTRIBUTE not in weight.attributes:
         return None
     quant = convert.quant_of(weight)
-    return None if quant in DENSE else parse_scheme(quant)
+    if quant in DENSE:
+        return None
+    scheme = parse_scheme(quant)
+    return parse_scheme(DEFAULT_SCHEME) if scheme.int8_activations and is_head(op) else scheme
 
 
 @lowering(top.MatMulOp, name="LowerMatMul")
@@ -94,12 +106,12 @@ def lower_matmul(op: top.MatMulOp, convert: Conversion) -> Sequence[SSAValue]:
         right,
         bias,
         right_transpose=op.right_transpose is not None,
-        element=_result_element(op, convert),
+        element=result_element(op, convert),
     )
     return convert.append(product, op)
 
 
-def _result_element(op: top.MatMulOp, convert: Conversion) -> ElementType:
+def result_element(op: top.MatMulOp, convert: Conversion) -> ElementType:
     """f32 for logits, and for a product that a public function returns."""
     is_output = convert.is_public and is_returned(op.result)
     return F32 if is_head(op) or is_output else convert.compute
