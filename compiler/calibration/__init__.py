@@ -21,7 +21,8 @@ from tilewright.compiler.calibration.calibration import (
 )
 from tilewright.compiler.calibration.files import load_calibration, save_calibration
 from tilewright.compiler.calibration.methods import DEFAULT_PERCENTILE, METHODS, Method
-from tilewright.compiler.calibration.run import CalibrationData, calibrate, load_data, token_data
+from tilewright.compiler.calibration.run import calibrate
+from tilewright.compiler.calibration.samples import CalibrationData, load_data, token_data
 from tilewright.compiler.calibration.statistics import InputStatistics
 
 __all__ = [

@@ -69,7 +69,9 @@ class MagnitudeHistogram:
     def _hold(self, largest: float) -> None:
         """Widen the range until `largest` is inside."""
         self.absmax = max(self.absmax, largest)
-        exponent = max(math.frexp(largest)[1], self._exponent)  # largest < 2^frexp
+        if largest < self.width * BINS:
+            return
+        exponent = math.frexp(largest)[1]  # the least with largest < 2^exponent
         self.counts = _merged_bins(self.counts, exponent - self._exponent)
         self._exponent = exponent
 

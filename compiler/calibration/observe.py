@@ -44,6 +44,13 @@ class Observed:
     statistics: dict[str, InputStatistics]
 
 
+def layer_of(op: Operation) -> tuple[top.MatMulOp, top.WeightOp] | None:
+    """A linear layer and its weight, if `op` is one."""
+    if isinstance(op, top.MatMulOp) and isinstance(op.right.owner, top.WeightOp):
+        return op, op.right.owner
+    return None
+
+
 class LayerObserver:
     """Watches `run_function` (it is its `on_op`), one sample after the other."""
 
@@ -64,9 +71,11 @@ class LayerObserver:
         self, op: Operation, scope: str, inputs: Sequence[Array], outputs: Sequence[Array]
     ) -> None:
         """See one op; linear layers only are counted."""
-        if not isinstance(op, top.MatMulOp) or not isinstance(op.right.owner, top.WeightOp):
+        linear = layer_of(op)
+        if linear is None:
             return
-        key = scope + op.right.owner.key.data
+        op, weight = linear
+        key = scope + weight.key.data
         layer = self._layers.setdefault(key, _Layer())
         tensor = (scope, op.x)
         if tensor not in layer.inputs:

@@ -3,103 +3,35 @@ has it, and its linear layers are watched."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from tilewright.backends.reference import numerics
 from tilewright.backends.reference.executor import run_function
-from tilewright.compiler.calibration import data as files
-from tilewright.compiler.calibration.calibration import (
-    Calibration,
-    DataRecord,
-    model_fingerprint,
-)
+from tilewright.compiler.calibration.calibration import Calibration, model_fingerprint
 from tilewright.compiler.calibration.methods import Method, MethodName
-from tilewright.compiler.calibration.observe import LayerObserver
-from tilewright.compiler.language_model import ImportedModel, LanguageModel, Tables
-from tilewright.compiler.runtime import lowest
+from tilewright.compiler.calibration.observe import LayerObserver, layer_of
+from tilewright.compiler.calibration.samples import CalibrationData, input_names
+from tilewright.compiler.language_model import ImportedModel, Tables
 from tilewright.compiler.weights.source import WeightSource
 from tilewright.compiler.workbench.blas_threads import threads_for
 from tilewright.dialects.element_types import F32
-from tilewright.dialects.errors import ModelReadError, OptionError, UnsupportedError
-from tilewright.dialects.graph import shape_of, storage_of
-from tilewright.dialects.scopes import functions_of
+from tilewright.dialects.errors import FitError, ModelReadError, UnsupportedError
+from tilewright.dialects.graph import shape_of
+from tilewright.dialects.scopes import walk_calls
 
 Array = npt.NDArray[Any]
 OnSample = Callable[[int, int], None]
 """Called as `on_sample(done, total)`."""
 
-PREFILL = "prefill"
 _KEPT_BYTES = 1 << 30
 """Weights that are kept in f32 from one sample to the next; the others are read again."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The inputs of one run."""
-
-    inputs: Mapping[str, Array]
-    where: str
-    positions: int = 0
-    """The rows that a language model's tensors have; 0 for other models."""
-    tokens: int = 0
-    """Of these rows, the first so many stand for tokens."""
-
-
-@dataclass(frozen=True)
-class CalibrationData:
-    """Samples for one function of one model."""
-
-    function: str
-    samples: tuple[Sample, ...]
-    record: DataRecord
-
-
-def load_data(
-    path: Path, model: ImportedModel, *, function: str = "", limit: int | None = None
-) -> CalibrationData:
-    """The samples of a data file (see `calibration.data`), ready for `model`; the first `limit`.
-
-    Token files are for language models and their prefill, `.npz` files for any `function` (the only
-    public one if left out). Raises `ModelReadError` for a file that is damaged or does not fit,
-    `OptionError` for options that make no sense.
-    """
-    _check_limit(limit)
-    record = files.data_record(path)
-    if path.suffix != ".npz":
-        return _token_samples(files.read_tokens(path), model, record, function, limit)
-    name = _function_name(model, function)
-    arguments = functions_of(model.module)[name].body.block.args
-    ports = {
-        value.name_hint or f"input_{index}": (shape_of(value), storage_of(value).dtype)
-        for index, value in enumerate(arguments)
-    }
-    samples = [
-        Sample(inputs, where, **_lengths(model, name, inputs, where))
-        for inputs, where in files.read_inputs(path, ports)
-    ]
-    return CalibrationData(name, tuple(samples[:limit]), record)
-
-
-def token_data(
-    model: ImportedModel, sequences: Sequence[Sequence[int]], *, name: str = "memory"
-) -> CalibrationData:
-    """Samples of token ids that are in memory; raises as `load_data` does."""
-    samples = [
-        files.TokenSample(np.array(ids, np.int64), f"sample {index} of {name}")
-        for index, ids in enumerate(sequences)
-    ]
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(len(sample.ids).to_bytes(8, "little") + sample.ids.tobytes())
-    return _token_samples(samples, model, DataRecord(name, digest.hexdigest()), "", None)
 
 
 def calibrate(
@@ -118,7 +50,8 @@ def calibrate(
     too, `8 K^2` bytes for a tensor of K channels. `weights` stands for the model's checkpoint.
 
     Raises `ModelReadError` where there are no samples, or a tensor is not finite,
-    `UnsupportedError` where no linear layer with a weight was reached.
+    `UnsupportedError` where no linear layer with a weight was reached, `FitError` where `hessian`
+    asks for more memory than there is.
     """
     method = method if isinstance(method, Method) else Method(method)
     if not data.samples:
@@ -128,10 +61,11 @@ def calibrate(
             return calibrate(
                 model, data, method, hessian=hessian, weights=container, on_sample=on_sample
             )
+    if hessian:
+        _require_memory(model.module, data.function)
     observer = LayerObserver(hessian=hessian)
     reader = _WeightReader(weights, model.tables())
-    arguments = functions_of(model.module)[data.function].body.block.args
-    names = [value.name_hint or f"input_{index}" for index, value in enumerate(arguments)]
+    names = input_names(model, data.function)
     with threads_for(model.module):
         for index, sample in enumerate(data.samples):
             observer.begin(sample.where, positions=sample.positions, real=sample.tokens)
@@ -198,76 +132,23 @@ class _WeightReader:
         return self._source.read_rows(key, 0, rows).astype(np.float32)
 
 
-def _token_samples(
-    samples: Sequence[files.TokenSample],
-    model: ImportedModel,
-    record: DataRecord,
-    function: str,
-    limit: int | None,
-) -> CalibrationData:
-    if not isinstance(model, LanguageModel):
-        raise OptionError(
-            f"{model.name} is not a language model: token ids say nothing to it",
-            hint="give the inputs of a function in an .npz file",
-        )
-    if function not in ("", PREFILL):
-        raise OptionError(f"token ids are run through {PREFILL}, not {function}")
-    seq = model.summary.positions
-    files.check_vocabulary(samples, model.summary.vocab_size)
-    pieces = files.cut(samples, seq)[:limit]
-    mask = np.where(np.tri(seq, dtype=bool), 0.0, lowest(F32)).astype(np.float32)
-    return CalibrationData(
-        PREFILL, tuple(_prefill_sample(piece, seq, mask) for piece in pieces), record
-    )
-
-
-def _prefill_sample(piece: files.TokenSample, seq: int, mask: Array) -> Sample:
-    """A prompt, padded on the right; no token sees what comes after it."""
-    count = len(piece.ids)
-    ids = np.zeros(seq, np.int32)
-    ids[:count] = piece.ids
+def hessian_bytes(module: ModuleOp, function: str) -> int:
+    """What the second moments of the inputs of all linear layers of a function take."""
     inputs = {
-        "input_ids": ids,
-        "position_ids": np.arange(seq, dtype=np.int32),
-        "attention_mask": mask,
-        "last_position": np.array([count - 1], np.int32),
+        (scope, layer[0].x)
+        for op, scope in walk_calls(module, function)
+        if (layer := layer_of(op)) is not None
     }
-    return Sample(inputs, piece.where, positions=seq, tokens=count)
+    return sum(8 * shape_of(value)[-1] ** 2 for _, value in inputs)
 
 
-def _lengths(
-    model: ImportedModel, function: str, inputs: Mapping[str, Array], where: str
-) -> dict[str, int]:
-    """How many rows of a language model's prefill stand for tokens: `last_position` says it."""
-    if not isinstance(model, LanguageModel) or function != PREFILL:
-        return {}
-    seq = model.summary.positions
-    last = int(inputs["last_position"][0])
-    if not 0 <= last < seq:
-        raise ModelReadError(
-            f"the last position is {last}", where=where, why=f"the model has {seq} positions"
+def _require_memory(module: ModuleOp, function: str) -> None:
+    """Raise `FitError` where this machine has less memory than the second moments take."""
+    needed = hessian_bytes(module, function)
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > has:
+        raise FitError(
+            "the second moments of the inputs do not fit the memory of this machine",
+            why=f"they take {needed:,} bytes, and it has {has:,}",
+            hint="calibrate without --hessian (AWQ, SmoothQuant and int8 do not need it)",
         )
-    return {"positions": seq, "tokens": last + 1}
-
-
-def _function_name(model: ImportedModel, function: str) -> str:
-    """The public function to run: `function`, or the only one, or a language model's prefill."""
-    public = [n for n, f in functions_of(model.module).items() if f.sym_visibility is None]
-    if function:
-        if function not in public:
-            raise OptionError(
-                f"{model.name} has no function {function!r}", hint=f"it has {', '.join(public)}"
-            )
-        return function
-    if isinstance(model, LanguageModel):
-        return PREFILL
-    if len(public) != 1:
-        raise OptionError(
-            f"{model.name} has {len(public)} functions", hint=f"--function {' or '.join(public)}"
-        )
-    return public[0]
-
-
-def _check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise OptionError(f"--samples is {limit}, at least 1 is needed")
