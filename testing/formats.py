@@ -163,14 +163,27 @@ def code_spacing(values: Array, scheme: Scheme) -> Array:
     For 8-bit floats `2^(e - m)` in the binade `[2^e, 2^(e+1))` with m = 3 or 2 bits of fraction;
     below the least normal, `2^-6` or `2^-14`, that of the last binade.
     """
-    values = np.asarray(values, np.float64)
     number = FLOAT_CODES.get(scheme.format)
-    if number is None:
-        return np.ones(values.shape)
-    info = ml_dtypes.finfo(number.dtype)
+    return np.ones(np.shape(values)) if number is None else spacing(values, number.dtype)
+
+
+def spacing(values: Array, dtype: np.dtype[Any]) -> Array:
+    """The distance of neighbours of a floating-point type in the binade of each value, as float64.
+
+    `2^(e - m)` in `[2^e, 2^(e+1))` with m bits of fraction; values below the least normal have the
+    spacing of the subnormals, those past the largest that of the last binade.
+    """
+    info = ml_dtypes.finfo(dtype)
     least = round(np.log2(float(info.smallest_normal)))
     most = int(np.floor(np.log2(float(info.max))))
-    _, exponent = np.frexp(np.abs(values))
-    exponent = np.where(values == 0, least, exponent - 1)
+    values = np.asarray(values, np.float64)
+    usable = np.isfinite(values) & (values != 0)
+    _, exponent = np.frexp(np.where(usable, np.abs(values), 1.0))
+    exponent = np.where(usable, exponent - 1, np.where(values == 0, least, most))
     fraction_bits = -round(np.log2(float(info.eps)))
     return np.ldexp(1.0, np.clip(exponent, least, most) - fraction_bits)
+
+
+def unit_roundoff(dtype: np.dtype[Any]) -> float:
+    """The largest relative error of one rounding to nearest: 2^-11 for f16, 2^-8 for bf16."""
+    return float(ml_dtypes.finfo(dtype).eps) / 2

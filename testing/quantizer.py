@@ -24,7 +24,7 @@ Parts = tuple[Array, ...]
 
 
 class WeightQuantizer(Protocol):
-    """The least that an object has to have. Methods named as the fields of `Quantizer` add abilities."""
+    """The least that an object has to have; methods named as fields of `Quantizer` add abilities."""
 
     def quantize(self, weight: Array, /) -> Sequence[Any]:
         """`(codes[N, K], scale[, zero])` of `weight[N, K]`."""
@@ -54,8 +54,10 @@ class Quantizer:
     deserialize: Callable[[bytes], Sequence[Any]] | None = None
     """What was serialized."""
     matmul: Callable[..., Array] | None = None
-    """`(x f16 or bf16 [M, K], codes, scale[, zero]) -> y[M, N]`: `x @ weight.T`, with sums in f32 or
-    better and a result of the type of `x`, or of a wider one."""
+    """`(x[M, K], codes, scale[, zero]) -> y[M, N]`: `x @ weight.T`, with sums in f32 or better and a
+    result of the type of `x`, or of a wider one."""
+    activations: npt.DTypeLike = np.float16
+    """The type of activations that `matmul` takes."""
     int_matmul: Callable[[Array, Array, Array], Array] | None = None
     """`(x i8[M, K], codes i8[N, K], bias i32[N]) -> i32[M, N]`, exactly."""
     requantize: Callable[[Array, float], Array] | None = None
@@ -80,7 +82,8 @@ class Quantizer:
                 hint="give a function weight[N, K] -> (codes, scale[, zero]), or an object with "
                 "the method quantize",
             )
-        found = {field.name: getattr(subject, field.name, None) for field in fields(Quantizer)}
+        names = [field.name for field in fields(Quantizer)]
+        found = {name: getattr(subject, name) for name in names if hasattr(subject, name)}
         return Quantizer(**found)
 
     def can(self, ability: str) -> bool:
@@ -161,7 +164,7 @@ class Subject:
         return array.reshape(len(array), count, -1)
 
     def quantize(self, weight: Array) -> Quantized:
-        """The quantizer's parts of `weight`, in one form; `PropertyError` for shapes that do not fit."""
+        """The parts of `weight`, in one form; `PropertyError` for shapes that do not fit."""
         with np.errstate(all="ignore"):
             return self.read(self.quantizer.quantize(weight), weight.shape)
 

@@ -44,9 +44,3 @@ def quantization_error_bound(
         return half
     made_with = 1 / (1 - scale_rounded_after)
     return (half + np.abs(codes) * wide * scale_rounded_after) * made_with
-
-
-def rounding_of(dtype: np.dtype[Any]) -> float:
-    """The largest relative error of rounding to a floating-point type: 2^-11, 2^-8, 2^-24."""
-    name = dtype.name
-    return {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": _F32_UNIT}.get(name, 2.0**-53)

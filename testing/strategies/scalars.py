@@ -156,5 +156,5 @@ def draw_positions(draw: st.DrawFn, shape: Shape, count: int) -> Array:
     """
     size = prod(shape)
     raw = draw(st.binary(min_size=2 * size, max_size=2 * size))
-    words = np.frombuffer(raw, ">u2").astype(np.uint32)
-    return ((words * np.uint32(count)) >> np.uint32(16)).reshape(shape)
+    words = np.frombuffer(raw, ">u2").astype(np.int64)
+    return ((words * count) >> 16).reshape(shape)

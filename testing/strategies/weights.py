@@ -40,6 +40,8 @@ SUBNORMAL_SCALE_ABSMAX = 127 * 2.0**-14
 ZERO_SCALE_ABSMAX = 127 * 2.0**-25
 """3.8e-6: below it, an int8 scale rounds to 0 in f16."""
 LARGEST_F16 = 65504.0
+_ORDINARY = -2
+"""The largest weight of a group in ordinary weights is at least 2^-3."""
 
 
 @st.composite
@@ -51,7 +53,7 @@ def tailed(
     exponents: tuple[int, int] = (-6, 1),
     dtype: npt.DTypeLike = np.float32,
 ) -> Array:
-    """Matrices of a distribution (any of four, if none is given), each channel times a power of two.
+    """Matrices of a distribution (any of four, if none is given), channels times powers of two.
 
     Log-uniform scales between channels are what trained weights have.
 
@@ -68,9 +70,9 @@ def tailed(
 def _exponents(draw: st.DrawFn, shape: Shape, low: int, high: int) -> Array:
     """An exponent a channel, `[N, 1]`, that shrinks to 0 or to what is nearest."""
     simplest = min(max(low, 0), high)
-    order = sorted(range(low, high + 1), key=lambda e: (abs(e - simplest), e))
-    rows = draw(st.lists(st.sampled_from(order), min_size=shape[0], max_size=shape[0]))
-    return np.array(rows).reshape(-1, *[1] * (len(shape) - 1))
+    order = np.array(sorted(range(low, high + 1), key=lambda e: (abs(e - simplest), e)))
+    rows = order[draw_positions(draw, (shape[0],), len(order))]
+    return rows.reshape(-1, *[1] * (len(shape) - 1))
 
 
 def _scaled(values: Array, exponents: Array, dtype: npt.DTypeLike) -> Array:
@@ -132,7 +134,7 @@ def on_grid(
     exponents: tuple[int, int] = (-9, 3),
     dtype: npt.DTypeLike = np.float32,
 ) -> tuple[Array, Array, Array]:
-    """`(weight, codes, zero)`: weights that integer codes and a scale of a power of two hold exactly.
+    """`(weight, codes, zero)`: weights that codes and a scale of a power of two hold exactly.
 
     Quantizing them must lose nothing. Finds wrong divisors (127.5, 128), off-by-one ranges, scales
     that are rounded in the wrong direction.
@@ -184,7 +186,7 @@ def outliers(
     exponents: tuple[int, int] = (-6, 1),
     dtype: npt.DTypeLike = np.float32,
 ) -> Array:
-    """Gaussian weights with values `factor` times as large: `kind` is `"single"` (one of the tensor),
+    """Gaussian weights with values `factor` times as large: `kind` is `"single"` (one of all),
     `"column"` (an input), `"channel"` (an output), or any of them.
 
     Finds scales that are shared by what should not share them, and quantizers that clip.
@@ -214,15 +216,10 @@ def near_subnormal_scales(
     size = draw(as_strategy(shape))
     weight = draw(tailed(size, UNIFORM, exponents=(0, 0)))
     steps = code_steps(scheme)
-    tops = draw(
-        st.lists(
-            st.sampled_from([2.0**-14, 2.0**-15, 2.0**-20, 2.0**-24, 2.0**-25, 2.0**-26]),
-            min_size=size[0],
-            max_size=size[0],
-        )
-    )
+    tops = 2.0 ** np.array([-14, -15, -20, -24, -25, -26])
+    tops = tops[draw_positions(draw, (size[0],), len(tops))]
     nudge = draw(st.sampled_from([1.0, 1 - 2.0**-9, 1 + 2.0**-9, 1.3, 0.7]))
-    largest = np.array(tops)[:, None] * steps * nudge
+    largest = tops[:, None] * steps * nudge
     weight = weight * np.float32(1 / max(1.0, float(np.max(np.abs(weight)))))
     weight[:, 0] = 1
     return (weight * largest).astype(np.float32).astype(dtype)
@@ -258,8 +255,7 @@ def one_sided(
     """
     size = draw(as_strategy(shape))
     values = np.abs(draw(tailed(size, GAUSSIAN, exponents=(0, 0)))) + offset
-    sign = draw(st.lists(st.sampled_from([1, -1]), min_size=size[0], max_size=size[0]))
-    values = values * np.array(sign)[:, None]
+    values = values * (1 - 2 * draw_positions(draw, (size[0], 1), 2).astype(np.float64))
     return _scaled(values, _exponents(draw, size, *exponents), dtype)
 
 
@@ -330,11 +326,22 @@ def weights(
             with_zero_channels(size, scheme, dtype=dtype),
             largest_f16(size, dtype=dtype),
         ]
-    return st.one_of(families)
+    drawn = st.one_of(families)
+    return drawn.map(lambda weight: _raised(weight, scheme)) if ordinary else drawn
+
+
+def _raised(weight: Array, scheme: Scheme) -> Array:
+    """Groups with a small largest weight times a power of two, so that their scales are normal in
+    f16, and those of half the weights, too."""
+    groups = weight.astype(np.float64).reshape(len(weight), scheme.groups(weight.shape[1]), -1)
+    _, exponent = np.frexp(np.abs(groups).max(axis=-1, keepdims=True))
+    least = max(_ORDINARY, int(np.ceil(np.log2(code_steps(scheme)))) - 12)
+    raised = np.ldexp(groups, np.maximum(least - exponent, 0))
+    return raised.reshape(weight.shape).astype(weight.dtype)
 
 
 def is_spanning(codes: Array, scheme: Scheme) -> Array:
-    """Of codes `[..., g]`, which groups reach the end of the range (with zero points: both ends)."""
+    """Of codes `[..., g]`, which groups reach the end (with zero points: both ends) of the range."""
     low, high = code_range(scheme)
     if scheme.zero_point:
         return (codes.min(axis=-1) == low) & (codes.max(axis=-1) == high)

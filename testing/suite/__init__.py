@@ -1,6 +1,16 @@
 """The suite: properties of quantizers, by subject, and what runs them."""
 
-from tilewright.testing.suite import accuracy
+from tilewright.testing.suite import (
+    accuracy,
+    calibration,
+    integers,
+    packing,
+    products,
+    special,
+    storage,
+    structure,
+    zero_points,
+)
 from tilewright.testing.suite.property import PROPERTIES, Property, quantizer_property
 from tilewright.testing.suite.report import PropertyReport, PropertyResult, Verdict
 from tilewright.testing.suite.runner import (
@@ -16,8 +26,16 @@ __all__ = [
     "PropertyResult",
     "Verdict",
     "accuracy",
+    "calibration",
     "check_property",
     "check_weight_quantizer",
     "examine_weight_quantizer",
+    "integers",
+    "packing",
+    "products",
     "quantizer_property",
+    "special",
+    "storage",
+    "structure",
+    "zero_points",
 ]

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from tilewright.testing.bounds.weights import quantization_error_bound, rounding_of
-from tilewright.testing.formats import code_range, code_steps
+from tilewright.testing.bounds.weights import quantization_error_bound
+from tilewright.testing.formats import code_range, code_steps, unit_roundoff
 from tilewright.testing.quantizer import Quantized, Subject
 from tilewright.testing.strategies import on_grid, ties, weights
 from tilewright.testing.strategies.shapes import matrix_shapes
@@ -67,8 +67,7 @@ def error_bound_of_rounded_scales(subject: Subject, weight: Array) -> None:
     Runtime, gguf and TPU-MLIR do: the weaker form of `error-bound`.
     """
     made = subject.quantize(weight)
-    after = rounding_of(made.parts[1].dtype)
-    # A scale rounded to nearest may also clip the end of the range by half its error.
+    after = unit_roundoff(made.parts[1].dtype)
     bound = quantization_error_bound(
         made.scale, made.steps, subject.scheme, scale_rounded_after=after
     )
@@ -112,7 +111,7 @@ def range_is_used(subject: Subject, weight: Array) -> None:
     """
     made = subject.quantize(weight)
     ideal = ideal_scale(subject, weight)
-    most = ideal * (1 + 2 * max(rounding_of(made.parts[1].dtype), 2.0**-11)) * (1 + 2.0**-7)
+    most = ideal * (1 + 2 * max(unit_roundoff(made.parts[1].dtype), 2.0**-11)) * (1 + 2.0**-7)
     require_each(
         (made.scale <= most) | (ideal == 0),
         lambda i: f"group {list(i)} has scale {at(made.scale, i)}; {at(ideal, i)} would do",

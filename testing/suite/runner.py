@@ -1,5 +1,5 @@
-"""Points the suite at a quantizer: `check_weight_quantizer` for tests, `examine_weight_quantizer` for
-tables.
+"""Points the suite at a quantizer: `check_weight_quantizer` for tests, `examine_weight_quantizer`
+for tables.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def check_weight_quantizer(
     report: Callable[[str], object] | None = None,
     name: str | None = None,
 ) -> PropertyReport:
-    """Checks every property of `PROPERTIES` that applies to a quantizer; raises `PropertyError` with
-    the smallest counterexample of each that fails.
+    """Checks every property of `PROPERTIES` that applies to a quantizer; raises `PropertyError`
+    with the smallest counterexample of each that fails.
 
     `quantizer` is a function `weight[N, K] -> (codes, scale[, zero])`, a `Quantizer`, or an object
     with methods of that name. `examples` is for each property (that of the Hypothesis profile if
