@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import ModuleOp
@@ -58,17 +59,25 @@ class Estimate:
         }
 
 
-def estimate(name: str, module: ModuleOp, seq: int, options: CompileOptions) -> Estimate:
+def estimate(
+    name: str,
+    module: ModuleOp,
+    seq: int,
+    options: CompileOptions,
+    packed: Mapping[str, str] | None = None,
+) -> Estimate:
     """Predict one way of compiling the top module of the language model `name`.
+
+    `packed` are the schemes of the weights that its checkpoint holds quantized already.
 
     A model that does not fit is timed all the same: `fits` says so.
     """
     chip = load_chip(options.chip)
-    built = build_program(lower(module, options), options.chip, check_fit=False)
+    built = build_program(lower(module, options, packed=packed), options.chip, check_fit=False)
     times = ProgramTimes(built.program, chip).by_name()
     return Estimate(
         name,
-        options.quant,
+        ", ".join(sorted(set(packed.values()))) if packed else options.quant,
         seq,
         chip.name,
         sum(slot.size_bytes for slot in built.plan.weights.values()),

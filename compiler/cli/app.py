@@ -46,6 +46,7 @@ QUANT_HELP = (
     "f32, f16 or bf16, or a scheme: w8a16, w8a16-g128, w4a16 (groups of 64), w4a16-g32, "
     "w4a16-channel, w4a16-absmax, f8e4m3, f8e5m2, int8 (docs/quantization.md)."
 )
+QUANT_DEFAULT = " If left out: as the checkpoint is quantized already (GPTQ, AWQ), else w8a16."
 ActOption = Annotated[
     str, typer.Option("--act", help="Type of activations where weights are quantized: f16 or bf16.")
 ]

@@ -10,7 +10,7 @@ from tilewright.compiler.cli.output import log, megabytes, percent, print_json, 
 from tilewright.compiler.estimate import Estimate, estimate
 from tilewright.compiler.importers.huggingface import load_model
 from tilewright.compiler.pipeline import CompileOptions
-from tilewright.dialects.quantization import DENSE
+from tilewright.dialects.quantization import DEFAULT_SCHEME, DENSE
 
 COLUMNS = (
     "quant",
@@ -31,15 +31,18 @@ def run_estimate(
     source: Path, quants: Sequence[str], common: CompileOptions, *, seq: int, json: bool
 ) -> None:
     """Print a row for each of `quants`, with what is `common` to them but for `quant`. Rules, and
-    what is said of head and embedding, are for those that quantize."""
+    what is said of head and embedding, are for those that quantize. Without `quants`, it is f16 and
+    w8a16, or for a checkpoint that is quantized already, as it is."""
+    model = load_model(source, seq=seq)
+    if not quants:
+        quants = (common.act,) if model.packed else ("f16", DEFAULT_SCHEME)
     options = [
         replace(common, quant=quant)
         if quant not in DENSE
         else CompileOptions(quant, common.act, chip=common.chip)
         for quant in quants
     ]
-    model = load_model(source, seq=seq)
-    rows = [estimate(model.name, model.module, seq, each) for each in options]
+    rows = [estimate(model.name, model.module, seq, each, model.packed) for each in options]
     if json:
         print_json([row.to_json() for row in rows])
         return

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tilewright.compiler.cli.app import (
+    QUANT_DEFAULT,
     QUANT_HELP,
     ActOption,
     ChipOption,
@@ -36,7 +37,7 @@ def compile_verb(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The artifact to write (.twm).")],
-    quant: Annotated[str, typer.Option("--quant", help=QUANT_HELP)] = "w8a16",
+    quant: Annotated[str | None, typer.Option("--quant", help=QUANT_HELP + QUANT_DEFAULT)] = None,
     seq: SeqOption = 512,
     act: ActOption = "f16",
     quant_head: QuantHeadFlag = False,
@@ -61,10 +62,11 @@ def compile_verb(
 ) -> None:
     """Compile a checkpoint or top IR into an artifact."""
     from tilewright.compiler.cli.compile_verb import run_compile
+    from tilewright.compiler.importers.packed.schemes import default_quant
     from tilewright.compiler.pipeline import CompileOptions
 
     options = CompileOptions(
-        quant,
+        quant or default_quant(source, act),
         act,
         quant_head,
         quant_embedding,
@@ -241,8 +243,13 @@ def estimate_verb(
         Path, typer.Argument(help="A checkpoint directory or a config.json; no weights are needed.")
     ],
     quant: Annotated[
-        str, typer.Option("--quant", help="One or more, by commas: " + QUANT_HELP)
-    ] = "f16,w8a16",
+        str | None,
+        typer.Option(
+            "--quant",
+            help=f"One or more, by commas: {QUANT_HELP} If left out: as the checkpoint is "
+            "quantized already, else f16,w8a16.",
+        ),
+    ] = None,
     seq: SeqOption = 512,
     act: ActOption = "f16",
     quant_head: QuantHeadFlag = False,
@@ -259,7 +266,7 @@ def estimate_verb(
 
     run_estimate(
         source,
-        [mode.strip() for mode in quant.split(",")],
+        [] if quant is None else [mode.strip() for mode in quant.split(",")],
         CompileOptions(
             DEFAULT_SCHEME,
             act,
@@ -284,7 +291,7 @@ def quant_table_verb(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The table to write; stdout if left out.")
     ] = None,
-    quant: Annotated[str, typer.Option("--quant", help=QUANT_HELP)] = "w8a16",
+    quant: Annotated[str | None, typer.Option("--quant", help=QUANT_HELP + QUANT_DEFAULT)] = None,
     seq: SeqOption = 512,
     act: ActOption = "f16",
     quant_head: QuantHeadFlag = False,
@@ -296,10 +303,11 @@ def quant_table_verb(
 ) -> None:
     """Write which weight gets which scheme: a table to edit, for tw compile --quant-table."""
     from tilewright.compiler.cli.quant_table_verb import run_quant_table
+    from tilewright.compiler.importers.packed.schemes import default_quant
     from tilewright.compiler.pipeline import CompileOptions
 
     options = CompileOptions(
-        quant,
+        quant or default_quant(source, act),
         act,
         quant_head,
         quant_embedding,
