@@ -78,10 +78,17 @@ def test_the_options_are_those_of_the_pass() -> None:
     assert set(OPTIONS) == fields
 
 
+SCHEMES = [f"LowerMatMulTo{name}" for name in ("Int8", "F8A16", "W4A16", "W8A16")]
+"""Asked whatever the options are: a weight may be marked with a scheme of its own."""
+
+
 def test_the_options_decide() -> None:
-    quantized = ["LowerMatMulToW8A16", "LowerMatMul", "LowerToSameOp"]
-    assert order(top.MatMulOp) == quantized
-    assert order(top.MatMulOp, ConversionOptions("f16")) == quantized[1:]
+    dense = ["LowerGather", "LowerToSameOp"]
+    assert order(top.GatherOp, ConversionOptions(quant_embedding=False)) == dense
+    quantized = ConversionOptions(quant_embedding=True)
+    assert order(top.GatherOp, quantized) == ["LowerGatherToW8A16", *dense]
+    assert order(top.MatMulOp) == [*SCHEMES, "LowerMatMul", "LowerToSameOp"]
+    assert order(top.MatMulOp, ConversionOptions("f16")) == order(top.MatMulOp)
 
 
 def test_a_class_comes_before_its_bases_then_benefit_then_options_then_the_later() -> None:
@@ -101,7 +108,7 @@ def test_a_class_comes_before_its_bases_then_benefit_then_options_then_the_later
     )
     with temporarily(*candidates):
         assert order(top.MatMulOp) == [
-            *("Best", "Quantized", "LowerMatMulToW8A16", "Second", "First", "LowerMatMul"),
+            *("Best", *SCHEMES, "Quantized", "Second", "First", "LowerMatMul"),
             *("LowerToSameOp", "Base"),
         ]
         assert "Base" not in order(top.SiLUOp)
