@@ -18,10 +18,12 @@ from tilewright.dialects.errors import OptionError
 from tilewright.dialects.quantization import CodeFormat, Scheme
 from tilewright.passes.tuning import loops
 from tilewright.passes.tuning.data import Array
-from tilewright.passes.tuning.rounding import ROWS, Rounded, round_to_nearest
+from tilewright.passes.tuning.rounding import Rounded, round_to_nearest
 
 BLOCK = 128
 """Columns whose errors are handed on to the rest of the matrix in one product."""
+ROWS = 128
+"""Output channels at a time: few enough that they stay in the cache."""
 _TRIANGLE = 64
 """Triangles up to this size are inverted at once."""
 _LIMITS = {CodeFormat.I4: (-8, 7), CodeFormat.U4: (0, 15)}
