@@ -83,10 +83,8 @@ SCHEMES = [f"LowerMatMulTo{name}" for name in ("Int8", "F8A16", "W4A16", "W8A16"
 
 
 def test_the_options_decide() -> None:
-    dense = ["LowerGather", "LowerToSameOp"]
-    assert order(top.GatherOp, ConversionOptions(quant_embedding=False)) == dense
-    quantized = ConversionOptions(quant_embedding=True)
-    assert order(top.GatherOp, quantized) == ["LowerGatherToW8A16", *dense]
+    assert "LowerCompositeToW8A16" in order(top.SwiGLUOp)
+    assert "LowerCompositeToW8A16" not in order(top.SwiGLUOp, ConversionOptions("f16"))
     assert order(top.MatMulOp) == [*SCHEMES, "LowerMatMul", "LowerToSameOp"]
     assert order(top.MatMulOp, ConversionOptions("f16")) == order(top.MatMulOp)
 
