@@ -278,8 +278,7 @@ def _from_npy(path: Path) -> Iterator[TokenSample]:
             where=str(path),
             why=f"it holds {array.dtype}{list(array.shape)}",
         )
-    rows = array.astype(np.int64).reshape(-1, array.shape[-1])
-    for index, row in enumerate(rows):
+    for index, row in enumerate(np.atleast_2d(array.astype(np.int64))):
         yield TokenSample(row, f"sample {index} of {path}")
 
 
