@@ -83,8 +83,8 @@ SCHEMES = [f"LowerMatMulTo{name}" for name in ("Int8", "F8A16", "W4A16", "W8A16"
 
 
 def test_the_options_decide() -> None:
-    assert "LowerCompositeToW8A16" in order(top.SwiGLUOp)
-    assert "LowerCompositeToW8A16" not in order(top.SwiGLUOp, ConversionOptions("f16"))
+    assert "LowerCompositeToW8a16" in order(top.SwiGLUOp)
+    assert "LowerCompositeToW8a16" not in order(top.SwiGLUOp, ConversionOptions("f16"))
     assert order(top.MatMulOp) == [*SCHEMES, "LowerMatMul", "LowerToSameOp"]
     assert order(top.MatMulOp, ConversionOptions("f16")) == order(top.MatMulOp)
 
