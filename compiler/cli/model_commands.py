@@ -298,13 +298,37 @@ def quant_table_verb(
     quant_embedding: QuantEmbeddingFlag = False,
     quant_rule: QuantRuleOption = None,
     quant_table: QuantTableOption = None,
+    quant_target: Annotated[
+        str,
+        typer.Option(
+            "--quant-target",
+            help="Choose schemes of least predicted error for 4.5bpw, 3.2GB or 9tok/s.",
+        ),
+    ] = "",
+    quant_target_per: Annotated[
+        str,
+        typer.Option(
+            "--quant-target-per",
+            help="Decide for each kind of weight in all layers, or for each layer: kind or layer.",
+        ),
+    ] = "kind",
+    quant_candidates: Annotated[
+        str,
+        typer.Option("--quant-candidates", help="Schemes to choose from, by commas."),
+    ] = "",
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="What tw calibrate wrote: errors are of its inputs."),
+    ] = None,
     chip: ChipOption = "bm1684x",
     json: JsonFlag = False,
 ) -> None:
     """Write which weight gets which scheme: a table to edit, for tw compile --quant-table."""
-    from tilewright.compiler.cli.quant_table_verb import run_quant_table
+    from tilewright.compiler.cli.quant_table_verb import run_quant_table, run_quant_target
     from tilewright.compiler.importers.packed.schemes import default_quant
     from tilewright.compiler.pipeline import CompileOptions
+    from tilewright.compiler.quantization.targets import Target
+    from tilewright.dialects.errors import OptionError
 
     options = CompileOptions(
         quant or default_quant(source, act),
@@ -314,8 +338,23 @@ def quant_table_verb(
         chip,
         quant_rules=tuple(quant_rule or ()),
         quant_table=str(quant_table or ""),
+        calibration=str(calibration or ""),
     )
-    run_quant_table(source, output, options, seq=seq, json=json)
+    if quant_target:
+        run_quant_target(
+            source,
+            output,
+            options,
+            Target.parse(quant_target),
+            [name.strip() for name in quant_candidates.split(",") if name.strip()],
+            per=quant_target_per,
+            seq=seq,
+            json=json,
+        )
+    elif quant_candidates:
+        raise OptionError("--quant-candidates is for a --quant-target")
+    else:
+        run_quant_table(source, output, options, seq=seq, json=json)
 
 
 @app.command(
