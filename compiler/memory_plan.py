@@ -21,6 +21,7 @@ from tilewright.backends.chip import Chip
 from tilewright.dialects.element_types import ElementType, element_of
 from tilewright.dialects.errors import FitError, IRError, UnsupportedError
 from tilewright.dialects.memory_types import align_up
+from tilewright.dialects.quantization import DEFAULT_SCHEME
 from tilewright.dialects.scopes import functions_of
 from tilewright.dialects.tpu import CallOp, LaunchOp, StateOp, WeightOp
 from tilewright.passes.views import view_of
@@ -31,7 +32,7 @@ class WeightSlot:
     """A tensor of the artifact's weight file and its place in global memory."""
 
     name: str
-    """Key in the artifact: the source key, with `.codes` or `.scale` for the parts that it has."""
+    """Key in the artifact (`weight_name`)."""
     key: str
     """Key in the source container."""
     form: str
@@ -39,6 +40,10 @@ class WeightSlot:
     element: ElementType
     shape: tuple[int, ...]
     address: int
+    scheme: str = DEFAULT_SCHEME
+    """Of all forms but `dense`."""
+    bias: str | None = None
+    """Key of the bias that a `requant` takes in."""
 
     @property
     def size_bytes(self) -> int:
@@ -116,15 +121,25 @@ def entry_functions(module: ModuleOp) -> list[func.FuncOp]:
     ]
 
 
-def weight_name(key: str, form: str, *, transposed: bool = False) -> str:
-    """The artifact's name for a form of the source tensor `key`."""
-    name = key if form == "dense" else f"{key}.{form}"
-    return f"{name}.transposed" if transposed and form == "dense" else name
+def weight_name(
+    key: str, form: str, *, transposed: bool = False, scheme: str = DEFAULT_SCHEME
+) -> str:
+    """The artifact's name for a form of the source tensor `key`: `w`, `w.transposed`, `w.codes` of
+    the default scheme, `w.w4a16.codes` of another."""
+    if form == "dense":
+        return f"{key}.transposed" if transposed else key
+    return f"{key}.{form}" if scheme == DEFAULT_SCHEME else f"{key}.{scheme}.{form}"
 
 
-def weight_name_of(op: WeightOp) -> str:
-    """The artifact's name for what a `tpu.Weight` holds, relative to its scope."""
-    return weight_name(op.key.data, op.form.data, transposed=op.transposed is not None)
+def weight_name_of(op: WeightOp, key: str | None = None) -> str:
+    """The artifact's name for what a `tpu.Weight` holds, relative to its scope; or for the resolved
+    `key`."""
+    return weight_name(
+        op.key.data if key is None else key,
+        op.form.data,
+        transposed=op.transposed is not None,
+        scheme=op.scheme_name,
+    )
 
 
 def tensor_bytes(value: FrameKey) -> int:
@@ -152,11 +167,18 @@ def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> Memo
     weight_ops, state_ops = _collect(module, entries)
     weights: dict[str, WeightSlot] = {}
     for name in sorted(weight_ops):
-        op, key = weight_ops[name]
+        op, scope = weight_ops[name]
         shape, element = _shape_of(op.results[0])
-        size = prod(shape) * element.size_bytes
         weights[name] = WeightSlot(
-            name, key, op.form.data, op.transposed is not None, element, shape, take(size)
+            name,
+            scope + op.key.data,
+            op.form.data,
+            op.transposed is not None,
+            element,
+            shape,
+            take(prod(shape) * element.size_bytes),
+            op.scheme_name,
+            None if op.bias is None else scope + op.bias.data,
         )
     states: dict[str, TensorSlot] = {}
     for name in sorted(state_ops):
@@ -267,12 +289,9 @@ def _collect(
         if name not in references:
             references[name] = _References.of(functions[name])
         for op, suffix in references[name].weights:
-            first, _ = weights.setdefault(scope + suffix, (op, scope + op.key.data))
-            if first is not op and first.results[0].type != op.results[0].type:
-                raise IRError(
-                    f"weight {scope + suffix!r} is used as {first.results[0].type} "
-                    f"and as {op.results[0].type}"
-                )
+            first, first_scope = weights.setdefault(scope + suffix, (op, scope))
+            if first is not op:
+                _check_same(scope + suffix, (first, first_scope), (op, scope))
         for op in references[name].states:
             states.setdefault(scope + op.key.data, op)
         for op in references[name].calls:
@@ -282,6 +301,25 @@ def _collect(
     for function in entries:
         visit(function.sym_name.data, "")
     return weights, states
+
+
+def _check_same(name: str, first: tuple[WeightOp, str], other: tuple[WeightOp, str]) -> None:
+    """Raise `IRError` where two ops, with their scopes, want different tensors of one name."""
+    types = [op.results[0].type for op, _ in (first, other)]
+    if types[0] != types[1]:
+        raise IRError(f"weight {name!r} is used as {types[0]} and as {types[1]}")
+    if first[0].transposed != other[0].transposed:
+        raise IRError(
+            f"weight {name!r} is used as it is and transposed",
+            why="the parts of a quantized matrix belong to one orientation: scales and groups "
+            "differ",
+        )
+    biases = [None if op.bias is None else scope + op.bias.data for op, scope in (first, other)]
+    if biases[0] != biases[1]:
+        raise IRError(
+            f"weight {name!r} is used with the biases {biases[0]!r} and {biases[1]!r}",
+            why="the bias is a part of an int8 layer's table of requantization",
+        )
 
 
 def _plan_frame(function: func.FuncOp, chip: Chip) -> Frame:

@@ -12,7 +12,7 @@ from xdsl.ir import Operation
 from tilewright.backends.program import Function
 from tilewright.backends.reference.executor import run_function
 from tilewright.compiler.execution import Backend, CompiledModel
-from tilewright.compiler.memory_plan import weight_name
+from tilewright.compiler.memory_plan import weight_name_of
 from tilewright.compiler.runtime import entry_function, stored_inputs
 from tilewright.dialects.errors import InternalError
 from tilewright.dialects.graph import shape_of, storage_of
@@ -62,6 +62,5 @@ class ReferenceExecution:
     def _stored_weight(self, key: str, op: Operation) -> Array:
         if not isinstance(op, WeightOp):
             raise InternalError(f"{op.name} stands for a weight in a tpu module")
-        name = weight_name(key, op.form.data, transposed=op.transposed is not None)
-        data = self._weight(name).reshape(-1).view(np.uint8)
+        data = self._weight(weight_name_of(op, key)).reshape(-1).view(np.uint8)
         return data.view(storage_of(op.result).dtype).reshape(shape_of(op.result))
