@@ -105,7 +105,10 @@ def _token_samples(
             hint="give the inputs of a function in an .npz file",
         )
     if function not in ("", PREFILL):
-        raise OptionError(f"token ids are run through {PREFILL}, not {function}")
+        raise OptionError(
+            f"token ids are run through {PREFILL}, not {function}",
+            hint="leave --function out, or give the function's inputs in an .npz file",
+        )
     seq = model.summary.positions
     files.check_vocabulary(samples, model.summary.vocab_size)
     pieces = files.cut(samples, seq)[:limit]
@@ -164,4 +167,6 @@ def _function_name(model: ImportedModel, function: str) -> str:
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
-        raise OptionError(f"--samples is {limit}, at least 1 is needed")
+        raise OptionError(
+            f"--samples is {limit}, at least 1 is needed", hint="leave it out to use all of them"
+        )
