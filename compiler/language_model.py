@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
 
-from tilewright.compiler.importers.packed.checkpoint import open_packed
+from tilewright.compiler.importers.packed.checkpoint import check_dense, open_packed
 from tilewright.compiler.importers.packed.config import Packing
 from tilewright.compiler.models.causal_lm import ModelSummary
 from tilewright.compiler.weights.container import empty_container, open_checkpoint
@@ -54,6 +54,7 @@ class ImportedModel:
         try:
             if self.packing is not None:
                 return open_packed(container, self.packing, self.shapes, ignorable=self.ignorable)
+            check_dense(container)
             container.check(self.shapes, ignorable=self.ignorable)
         except BaseException:
             container.close()

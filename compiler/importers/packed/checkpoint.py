@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.compiler.importers.packed.config import Packing, ZeroOffset
+from tilewright.compiler.importers.packed.config import (
+    AWQ_CONFIG_NAME,
+    GPTQ_CONFIG_NAME,
+    QUANTIZATION_FIELD,
+    Packing,
+    ZeroOffset,
+)
 from tilewright.compiler.importers.packed.layouts import (
     WORD_BITS,
     awq_codes,
@@ -25,6 +31,7 @@ from tilewright.compiler.importers.packed.order import input_order
 from tilewright.compiler.weights.container import TensorInfo, WeightContainer
 from tilewright.compiler.weights.quantize import not_finite
 from tilewright.compiler.weights.quantized import QuantizedWeight
+from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.errors import ModelReadError, UnsupportedError
 from tilewright.dialects.quantization import CodeFormat, Scheme
 
@@ -273,14 +280,15 @@ class PackedCheckpoint:
             )
         return zeros.astype(np.int8)
 
-    def _scale(self, layer: PackedLayer) -> tuple[Array, Any]:
+    def _scale(self, layer: PackedLayer) -> tuple[Array, ElementType]:
         name = f"{layer.name}.scales"
+        info = self.container.info(name)
         scale = np.ascontiguousarray(self.container.read(name).T)
         wrong = ~np.isfinite(scale.astype(np.float32))
         if wrong.any():
             channel, group = (int(i) for i in np.argwhere(wrong)[0])
-            raise not_finite(name, scale[channel, group], (group, channel))
-        return scale, self.container.info(name).element
+            raise not_finite(name, scale[channel, group], (group, channel)).placed(str(info.file))
+        return scale, info.element
 
 
 def dequantize(weight: QuantizedWeight) -> npt.NDArray[np.float32]:
@@ -327,6 +335,20 @@ def open_packed(
     for layer in layers:
         _check_types(container, layer)
     return PackedCheckpoint(container, layers)
+
+
+def check_dense(container: WeightContainer) -> None:
+    """Raises `ModelReadError` for packed tensors, where no configuration says how to read them."""
+    keys = container.keys()
+    packed = [key for key in keys if key.endswith(".qweight")]
+    if packed:
+        raise ModelReadError(
+            f"tensor {packed[0]!r} is packed, but nothing says how",
+            where=str(container.path),
+            why=f"config.json has no field {QUANTIZATION_FIELD!r}, and there is neither "
+            f"{GPTQ_CONFIG_NAME} nor {AWQ_CONFIG_NAME}",
+            hint="download the file that is missing",
+        )
 
 
 def _packed_names(
