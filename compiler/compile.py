@@ -11,20 +11,30 @@ from typing import Any, get_args
 import numpy as np
 
 from tilewright.compiler.artifact import ArtifactWriter
+from tilewright.compiler.calibration import (
+    Calibration,
+    calibration_record,
+    check_model,
+    load_calibration,
+    mark_calibrated,
+)
 from tilewright.compiler.importers.registry import open_source
 from tilewright.compiler.language_model import ImportedModel, LanguageModel
 from tilewright.compiler.memory_plan import MemoryPlan
 from tilewright.compiler.pipeline import (
     CompileOptions,
     build_program,
+    chosen_schemes,
     kernel_passes,
     lower,
     lowering_passes,
 )
+from tilewright.compiler.quantization.linear_weights import linear_weights, listed_kinds
 from tilewright.compiler.weights.layout import Form, WeightRequest
 from tilewright.compiler.weights.materialize import WeightProgress
+from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.context import print_module
-from tilewright.dialects.errors import StorageError
+from tilewright.dialects.errors import OptionError, StorageError
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Compiled:
 
 OnStage = Callable[[str, float], None]
 
+INT8 = "int8"
+"""The scheme whose layers need ranges of activations."""
 _ONLY_IF_GIVEN = ("top_passes", "tpu_passes", "quant_rules", "quant_table", "calibration")
 """Options that the manifest lists only where they are used."""
 
@@ -86,6 +98,7 @@ def compile_to_artifact(
     with model.open_weights() as container, ArtifactWriter(output) as writer:
         stage("import", perf_counter() - start)
         start = perf_counter()
+        calibration = calibration_of(model, container, options)
         tpu_module = lower(model.module, options, packed=model.packed)
         stage("lower", perf_counter() - start)
         built = build_program(tpu_module, options.chip, on_pass=stage)
@@ -107,7 +120,7 @@ def compile_to_artifact(
             print_module(tpu_module),
             built.chip,
             model=describe(model, seq),
-            options=_recorded(options),
+            options=_recorded(options, calibration),
             pipeline=",".join(
                 [
                     *lowering_passes(options).names(),
@@ -129,13 +142,44 @@ def compile_to_artifact(
     )
 
 
-def _recorded(options: CompileOptions) -> dict[str, Any]:
-    """The options as the manifest has them: lists of passes, rules and files only if given."""
-    return {
+def calibration_of(
+    model: ImportedModel, weights: WeightSource, options: CompileOptions
+) -> Calibration | None:
+    """The calibration that the options name, if any; what `model.module` may then be lowered to is
+    put down in it.
+
+    Raises `OptionError` where it is one of another model, lacks a layer that is to be int8, or is
+    missing though one is; `ModelReadError` where it cannot be read.
+    """
+    linear = linear_weights(model.module)
+    schemes = chosen_schemes(linear, options, model.packed)
+    int8 = [key for key, quant in schemes.items() if quant == INT8]
+    if not options.calibration:
+        if int8:
+            raise OptionError(
+                f"{len(int8)} layers are to be {INT8} without a calibration",
+                where="\n".join(listed_kinds(int8)),
+                why="the scales of their inputs and outputs follow from data",
+                hint="run tw calibrate MODEL --data FILE, and give what it writes as --calibration",
+            )
+        return None
+    calibration = load_calibration(Path(options.calibration))
+    check_model(calibration, model.module, weights)
+    mark_calibrated(model.module, calibration, int8)
+    return calibration
+
+
+def _recorded(options: CompileOptions, calibration: Calibration | None) -> dict[str, Any]:
+    """The options as the manifest has them: lists of passes, rules and files only if given; of a
+    calibration its ranges, and the proof that it ran."""
+    recorded = {
         name: value
         for name, value in asdict(options).items()
         if value or name not in _ONLY_IF_GIVEN
     }
+    if calibration is not None:
+        recorded["calibration"] = calibration_record(calibration)
+    return recorded
 
 
 def weight_requests(

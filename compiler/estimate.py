@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from tilewright.backends.chip import load_chip
 from tilewright.compiler.performance import FunctionTime, ProgramTimes
-from tilewright.compiler.pipeline import CompileOptions, build_program, lower
+from tilewright.compiler.pipeline import NO_CALIBRATION, CompileOptions, build_program, lower
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def estimate(
     A model that does not fit is timed all the same: `fits` says so.
     """
     chip = load_chip(options.chip)
-    built = build_program(lower(module, options, packed=packed), options.chip, check_fit=False)
+    lowered = lower(module, options, packed=packed, calibration=NO_CALIBRATION)
+    built = build_program(lowered, options.chip, check_fit=False)
     times = ProgramTimes(built.program, chip).by_name()
     return Estimate(
         name,

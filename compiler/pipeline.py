@@ -42,6 +42,7 @@ from tilewright.passes.decompose_composites import DecomposeCompositesPass
 from tilewright.passes.double_buffer import DoubleBufferPass
 from tilewright.passes.emit_commands import EmitCommandsPass
 from tilewright.passes.insert_waits import InsertWaitsPass
+from tilewright.passes.lowerings.conversion import CALIBRATION_ATTRIBUTE
 from tilewright.passes.registry import STAGES
 from tilewright.passes.specialize_weights import (
     QUANT_ATTRIBUTE,
@@ -50,8 +51,8 @@ from tilewright.passes.specialize_weights import (
 )
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
-CALIBRATION_ATTRIBUTE = "top.calibration"
-"""On a module: the digest of the calibration whose ranges its int8 layers are to have."""
+NO_CALIBRATION = "none: costs only"
+"""What stands for a digest where a program is only timed: its numbers are never computed."""
 
 _STRUCTURE = frozenset(("builtin.module", "func.func", "func.return"))
 
@@ -205,10 +206,10 @@ def lower(
     """The tpu module of a top module, which is left as it is.
 
     `f32_scales` are the source keys whose scales are stored as f32 (docs/numerics.md: subnormal f16
-    scale); `calibration` is the digest of the calibration that ran, without which layers are not
-    lowered to int8; `packed` as in `chosen_schemes`; `assigned` is what that has given, if it has
-    been asked. Raises what it and the passes raise; `IRError` too where the user's passes leave ops
-    that do not belong there.
+    scale); `calibration` is the digest of the calibration that ran, unless `mark_calibrated` has
+    put it down in the module: without one, layers are not lowered to int8. `packed` is as in
+    `chosen_schemes`; `assigned` is what that has given, if it has been asked. Raises what it and
+    the passes raise; `IRError` too where the user's passes leave ops that do not belong there.
     """
     lowered, passes = module.clone(), lowering_passes(options)
     run_passes(lowered, passes.top)

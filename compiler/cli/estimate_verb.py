@@ -30,8 +30,8 @@ COLUMNS = (
 def run_estimate(
     source: Path, quants: Sequence[str], common: CompileOptions, *, seq: int, json: bool
 ) -> None:
-    """Print a row for each of `quants`, with what is `common` to them but for `quant`. Rules, and
-    what is said of head and embedding, are for those that quantize. Without `quants`, it is f16 and
+    """Print a row for each of `quants`, with what is `common` to them but for `quant`. What
+    is said of head and embedding is for those that quantize. Without `quants`, it is f16 and
     w8a16, or for a checkpoint that is quantized already, as it is."""
     model = load_model(source, seq=seq)
     if not quants:
@@ -39,7 +39,7 @@ def run_estimate(
     options = [
         replace(common, quant=quant)
         if quant not in DENSE
-        else CompileOptions(quant, common.act, chip=common.chip)
+        else replace(common, quant=quant, quant_head=False, quant_embedding=False)
         for quant in quants
     ]
     rows = [estimate(model.name, model.module, seq, each, model.packed) for each in options]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from xdsl.dialects.builtin import ModuleOp
 
 from tilewright.compiler.performance import ProgramTimes
-from tilewright.compiler.pipeline import Built, CompileOptions, build_program, lower
+from tilewright.compiler.pipeline import NO_CALIBRATION, Built, CompileOptions, build_program, lower
 
 DECODE = "decode"
 """The function whose runs are a token each."""
@@ -72,7 +72,7 @@ def candidate_costs(
 def model_cost(module: ModuleOp, options: CompileOptions, assigned: Mapping[str, str]) -> ModelCost:
     """What a top module costs with each weight stored as `assigned`."""
     plain = replace(options, quant_rules=(), quant_table="")
-    lowered = lower(module, plain, assigned=assigned, calibration="estimate")
+    lowered = lower(module, plain, assigned=assigned, calibration=NO_CALIBRATION)
     return cost_of(build_program(lowered, options.chip, check_fit=False))
 
 
