@@ -91,7 +91,8 @@ class Int8MatMulOp(TpuOp):
     - `codes has rank 2, not R`
     - `requant is [N, 3], not [...]`
     - `result is [..., N], not [...]`
-    - `x holds i8, not ...` (`codes`, `result` too), `requant holds i32, not ...`
+    - `x holds i8, not ...`, `codes holds i8, not ...`, `result holds i8, not ...`
+    - `requant holds i32, not ...`
     - `sums of K products may not fit 32 bits; at most ... do`
     """
 

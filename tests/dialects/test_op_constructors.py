@@ -94,6 +94,9 @@ def _only_tpu(values: Values) -> list[tuple[Operation, tuple[int, ...]]]:
         (tpu.F8A16MatMulOp(x, codes, scale, properties=float8), (4, 3)),
         (tpu.W8A16GatherOp(codes, scale, v(5, element=I32)), (5, 8)),
         (tpu.W8A16GatherOp(codes, v(3, 1, element=F32), v(5, element=I32), element=F16), (5, 8)),
+        (tpu.QuantizeOp(x, v(1, 1, element=F32)), (4, 8)),
+        (tpu.Int8MatMulOp(v(2, 4, 8, element=I8), codes, v(3, 3, element=I32)), (2, 4, 3)),
+        (tpu.DequantizeOp(codes, v(1, 1, element=F32)), (3, 8)),
         (tpu.LaunchOp("kernel", [x], [x.type], alias=0), (4, 8)),
         (tpu.LaunchOp("kernel", [x], [x.type]), (4, 8)),
     ]

@@ -33,6 +33,7 @@ def test_every_op_of_the_table_is_there() -> None:
     assert {f"top.{name}" for name in shared} == {n for n in names if n.startswith("top.")}
     lowered = [
         *("W8A16MatMul", "W4A16MatMul", "F8A16MatMul", "W8A16Gather"),
+        *("Quantize", "Int8MatMul", "Dequantize"),
         *("Quantize", "Int8MatMul", "Dequantize", "Launch"),
     ]
     assert {f"tpu.{name}" for name in [*shared, *lowered]} == {

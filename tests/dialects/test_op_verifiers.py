@@ -328,6 +328,53 @@ TPU_CASES = [
     ("%y = tpu.F8A16MatMul %x, %c scale %s zero %z {format = #tpu.code_format f8e4m3} :"
      " tensor<4x8xf16>, tensor<2x8xi8>, tensor<2x1xf16> zero tensor<2x1xi8> -> tensor<4x2xf16>",
      "tpu.F8A16MatMul: 8-bit floats have no zero points"),
+    ("%y = tpu.Quantize %x scale %s : tensor<4x8xf16>, tensor<1xf32> -> tensor<4x8xi8>",
+     "tpu.Quantize: scale is [1, 1], not [1]"),
+    ("%y = tpu.Quantize %x scale %s : tensor<4x8xf16>, tensor<1x1xf32> -> tensor<8x4xi8>",
+     "tpu.Quantize: result is [4, 8], not [8, 4]"),
+    ("%y = tpu.Quantize %x scale %s : tensor<4x8xi8>, tensor<1x1xf32> -> tensor<4x8xi8>",
+     "tpu.Quantize: one floating-point type is needed, not x i8"),
+    ("%y = tpu.Quantize %x scale %s : tensor<4x8xf16>, tensor<1x1xf16> -> tensor<4x8xi8>",
+     "tpu.Quantize: scale holds f32, not f16"),
+    ("%y = tpu.Quantize %x scale %s : tensor<4x8xf16>, tensor<1x1xf32> -> tensor<4x8xf16>",
+     "tpu.Quantize: result holds i8, not f16"),
+    ("%y = tpu.Dequantize %x scale %s : tensor<4x8xi8>, tensor<1xf32> -> tensor<4x8xf16>",
+     "tpu.Dequantize: scale is [1, 1], not [1]"),
+    ("%y = tpu.Dequantize %x scale %s : tensor<4x8xi8>, tensor<1x1xf32> -> tensor<8x4xf16>",
+     "tpu.Dequantize: result is [4, 8], not [8, 4]"),
+    ("%y = tpu.Dequantize %x scale %s : tensor<4x8xi8>, tensor<1x1xf32> -> tensor<4x8xi32>",
+     "tpu.Dequantize: one floating-point type is needed, not result i32"),
+    ("%y = tpu.Dequantize %x scale %s : tensor<4x8xf16>, tensor<1x1xf32> -> tensor<4x8xf16>",
+     "tpu.Dequantize: x holds i8, not f16"),
+    ("%y = tpu.Dequantize %x scale %s : tensor<4x8xi8>, tensor<1x1xi32> -> tensor<4x8xf16>",
+     "tpu.Dequantize: scale holds f32, not i32"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x8xi8>, tensor<3x7xi8>, tensor<3x3xi32> -> tensor<4x3xi8>",
+     "tpu.Int8MatMul: x has depth 8, codes have depth 7"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x8xi8>, tensor<8xi8>, tensor<3x3xi32> -> tensor<4x3xi8>",
+     "tpu.Int8MatMul: codes has rank 2, not 1"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x8xi8>, tensor<3x8xi8>, tensor<3x1xi32> -> tensor<4x3xi8>",
+     "tpu.Int8MatMul: requant is [3, 3], not [3, 1]"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x8xi8>, tensor<3x8xi8>, tensor<3x3xi32> -> tensor<4x8xi8>",
+     "tpu.Int8MatMul: result is [4, 3], not [4, 8]"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x8xf16>, tensor<3x8xi8>, tensor<3x3xi32> -> tensor<4x3xi8>",
+     "tpu.Int8MatMul: x holds i8, not f16"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x8xi8>, tensor<3x8xf16>, tensor<3x3xi32> -> tensor<4x3xi8>",
+     "tpu.Int8MatMul: codes holds i8, not f16"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x8xi8>, tensor<3x8xi8>, tensor<3x3xf32> -> tensor<4x3xi8>",
+     "tpu.Int8MatMul: requant holds i32, not f32"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x8xi8>, tensor<3x8xi8>, tensor<3x3xi32> -> tensor<4x3xf16>",
+     "tpu.Int8MatMul: result holds i8, not f16"),
+    ("%y = tpu.Int8MatMul %x, %c requant %r :"
+     " tensor<4x131072xi8>, tensor<3x131072xi8>, tensor<3x3xi32> -> tensor<4x3xi8>",
+     "tpu.Int8MatMul: sums of 131072 products may not fit 32 bits; at most 131071 do"),
     ("%y = tpu.W8A16MatMul %x, %c scale %s bias %b : tensor<4x8xf16>, tensor<2x8xi8>,"
      " tensor<2x1xf16>, tensor<8xf16> -> tensor<4x2xf16>",
      "tpu.W8A16MatMul: bias is [2], not [8]"),
@@ -385,6 +432,8 @@ PROGRAM = (
 LOCAL = "!bdc.local"
 GLOBAL = "!gdma.global"
 
+ONE = f"{LOCAL}<1x1xf32, replicated>"
+
 MACHINE_CASES = [
     (PROGRAM.format(access="write", local_bytes=-1),
      "bdc.program: local_bytes is -1, not 0 or more"),
@@ -416,7 +465,12 @@ MACHINE_CASES = [
     (f"%y = bdc.mm %x, %w : {LOCAL}<4x2xf16>, {LOCAL}<2x8xf32> -> {LOCAL}<4x8xf16>",
      "bdc.mm: operands are of one type"),
     (f"%y = bdc.mm %x, %w : {LOCAL}<4x2xi8>, {LOCAL}<2x8xi8> -> {LOCAL}<4x8xf16>",
-     "bdc.mm: operands are floating point"),
+     "bdc.mm: the result is i32"),
+    (f"%y = bdc.mm %x, %w : {LOCAL}<4x2xi32>, {LOCAL}<2x8xi32> -> {LOCAL}<4x8xi32>",
+     "bdc.mm: operands are floating point, or i8"),
+    (f"%y = bdc.mm_accumulate %s[%i], %x, %w :"
+     f" {LOCAL}<4x8xf32>, {LOCAL}<4x2xi8>, {LOCAL}<2x8xi8> -> {LOCAL}<4x8xf32>",
+     "bdc.mm_accumulate adds to i32"),
     (f"%y = bdc.mm %x, %w : {LOCAL}<4x2xf16>, {LOCAL}<2x8xf16> -> {LOCAL}<4x8xi32>",
      "bdc.mm: the result is floating point"),
     (f"%y = bdc.mm %x, %w : {LOCAL}<1x2xf16, replicated>, {LOCAL}<2x8xf16> -> {LOCAL}<1x8xf16>",
@@ -445,6 +499,41 @@ MACHINE_CASES = [
      "bdc.dequant keeps the shape"),
     (f"%y = bdc.dequant i8 %c, %s : {LOCAL}<4x8xi8>, {LOCAL}<4x1xf16> -> {LOCAL}<4x8xi8>",
      "bdc.dequant makes floating point"),
+    (f"%y = bdc.quantize %x, %s : {LOCAL}<4x8xi8>, {ONE} -> {LOCAL}<4x8xi8>",
+     "bdc.quantize takes floating point"),
+    (f"%y = bdc.quantize %x, %s : {LOCAL}<4x8xf16>, {ONE} -> {LOCAL}<4x8xf16>",
+     "bdc.quantize makes i8"),
+    (f"%y = bdc.quantize %x, %s : {LOCAL}<4x8xf16>, {LOCAL}<1x1xf32> -> {LOCAL}<4x8xi8>",
+     "bdc.quantize takes one replicated f32 scale"),
+    (f"%y = bdc.quantize %x, %s : {LOCAL}<4x8xf16>, {ONE} -> {LOCAL}<4x9xi8>",
+     "bdc.quantize keeps the shape"),
+    (f"%y = bdc.quantize %x, %s : {LOCAL}<1x8xf16>, {ONE} -> {LOCAL}<1x8xi8, replicated>",
+     "bdc.quantize works on tiles over the lanes"),
+    (f"%y = bdc.dequantize %x, %s : {LOCAL}<4x8xf16>, {ONE} -> {LOCAL}<4x8xf16>",
+     "bdc.dequantize takes i8"),
+    (f"%y = bdc.dequantize %x, %s : {LOCAL}<4x8xi8>, {ONE} -> {LOCAL}<4x8xi8>",
+     "bdc.dequantize makes floating point"),
+    (f"%y = bdc.dequantize %x, %s : {LOCAL}<4x8xi8>, {LOCAL}<1x1xf16, replicated>"
+     f" -> {LOCAL}<4x8xf16>",
+     "bdc.dequantize takes one replicated f32 scale"),
+    (f"%y = bdc.dequantize %x, %s : {LOCAL}<4x8xi8>, {ONE} -> {LOCAL}<5x8xf16>",
+     "bdc.dequantize keeps the shape"),
+    (f"%y = bdc.dequantize %x, %s : {LOCAL}<1x8xi8, replicated>, {ONE} -> {LOCAL}<1x8xf16>",
+     "bdc.dequantize works on tiles over the lanes"),
+    (f"%y = bdc.requant %x, %t : {LOCAL}<4x8xf32>, {LOCAL}<4x3xi32> -> {LOCAL}<4x8xi8>",
+     "bdc.requant takes i32"),
+    (f"%y = bdc.requant %x, %t : {LOCAL}<4x8xi32>, {LOCAL}<4x3xi32> -> {LOCAL}<4x8xi32>",
+     "bdc.requant makes i8"),
+    (f"%y = bdc.requant %x, %t : {LOCAL}<4x8xi32>, {LOCAL}<4x2xi32> -> {LOCAL}<4x8xi8>",
+     "bdc.requant takes three columns of i32 a row"),
+    (f"%y = bdc.requant %x, %t : {LOCAL}<1x8xi32>, {LOCAL}<1x3xi32, replicated>"
+     f" -> {LOCAL}<1x8xi8>",
+     "bdc.requant takes a table over the lanes"),
+    (f"%y = bdc.requant %x, %t : {LOCAL}<4x8xi32>, {LOCAL}<4x3xi32> -> {LOCAL}<4x9xi8>",
+     "bdc.requant keeps the shape"),
+    (f"%y = bdc.requant %x, %t : {LOCAL}<1x8xi32, replicated>, {LOCAL}<1x3xi32>"
+     f" -> {LOCAL}<1x8xi8>",
+     "bdc.requant works on tiles over the lanes"),
     (f"%y = bdc.unary exp %x : {LOCAL}<4x8xi8> -> {LOCAL}<4x8xf16>",
      "bdc.unary works on floating point"),
     (f"%y = bdc.binary add %x, %y0 : {LOCAL}<4x8xf16>, {LOCAL}<4x8xi32> -> {LOCAL}<4x8xf16>",
@@ -513,7 +602,7 @@ for name, text in _MOVES:
 # `bdc.mm_accumulate` has the rules of `bdc.mm`.
 _ACCUMULATE = [
     ("4x8xf32", "4x2xf16", "2x8xbf16", "operands are of one type"),
-    ("4x8xf32", "4x2xi8", "2x8xi8", "operands are floating point"),
+    ("4x8xf32", "4x2xi32", "2x8xi32", "operands are floating point, or i8"),
     ("1x8xf32", "1x2xf16, replicated", "2x8xf16", "operands lie over the lanes"),
     ("4x8xf32", "4x2xf16", "3x8xf16", "reduction lengths differ: 2 and 3"),
     ("5x8xf32", "4x2xf16", "2x8xf16", "4x8 does not match the result"),

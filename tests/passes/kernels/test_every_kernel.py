@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.parser import Parser
 
 from tilewright.backends.chip import CHIP_NAMES
+from tilewright.backends.reference.requant import requant_table
 from tilewright.dialects import tpu
 from tilewright.dialects.context import make_context
 from tilewright.dialects.element_types import F16, F32
@@ -23,6 +24,8 @@ from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 X, ROW, WEIGHT = normal((70, 60), F16, 1), normal((60,), F16, 2), normal((65, 60), F16, 3)
 CODES = np.random.default_rng(4).integers(-127, 128, (65, 60)).astype(np.int8)
 SCALES = np.abs(normal((65, 1), F16, 5))
+ONE_SCALE = np.array([[0.02]], np.float32)
+REQUANT = requant_table(SCALES, SCALES[:, 0], 0.02, 10.0)
 IDS = np.array([64, 0, 3, 3, 7], np.int32)
 TABLE = normal((70, 20), F32, 6)
 UNARY: tuple[Any, ...] = (
@@ -60,6 +63,9 @@ CASES: dict[str, tuple[Build, tuple[Array, ...]]] = {
     "tpu.Slice": (lambda x: tpu.SliceOp(x, (1, 2), (66, 7)), (X,)),
     "tpu.MatMul": (lambda x, w: tpu.MatMulOp(x, w, right_transpose=True), (X, WEIGHT)),
     "tpu.W8A16MatMul": (tpu.W8A16MatMulOp, (X, CODES, SCALES)),
+    "tpu.Quantize": (tpu.QuantizeOp, (X, ONE_SCALE)),
+    "tpu.Int8MatMul": (tpu.Int8MatMulOp, (CODES[:5], CODES, REQUANT)),
+    "tpu.Dequantize": (tpu.DequantizeOp, (CODES, ONE_SCALE)),
     "tpu.BatchMatMul": (tpu.BatchMatMulOp, (X[None], WEIGHT[None, :60, :33].copy())),
 }
 
