@@ -198,6 +198,8 @@ def weight_requests(
                 slot.shape,
                 slot.transposed,
                 array=None if table is None else table.astype(slot.element.dtype),
+                scheme=slot.scheme,
+                bias=slot.bias,
             )
         )
     return requests

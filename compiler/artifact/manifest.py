@@ -70,7 +70,8 @@ class ProgramRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A tensor of `weights.safetensors`; `offset` counts from that member's first byte.
 
-    The `element` of a scale is f32 where f16 scales would have been subnormal.
+    The `element` of a scale is f32 where f16 scales would have been subnormal. `scheme` is that of
+    a quantized weight whose part the tensor is; the parts are named alike but for the form.
     """
 
     name: str
@@ -80,6 +81,7 @@ class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offset: int
     size_bytes: int
     sha256: str
+    scheme: str = ""
 
 
 class WeightsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

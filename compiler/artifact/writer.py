@@ -25,10 +25,12 @@ from tilewright.compiler.artifact.manifest import (
 )
 from tilewright.compiler.artifact.validate import program_problems
 from tilewright.compiler.output import atomic_output
-from tilewright.compiler.weights.container import WeightContainer, empty_container
+from tilewright.compiler.weights.container import empty_container
 from tilewright.compiler.weights.layout import WeightRequest
 from tilewright.compiler.weights.materialize import ProgressCallback, StoredWeights, write_weights
+from tilewright.compiler.weights.parts import Ranges
 from tilewright.compiler.weights.quantize import CodesRule
+from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.errors import InternalError
 
 
@@ -70,25 +72,27 @@ class ArtifactWriter:
 
     def write_weights(
         self,
-        container: WeightContainer | None,
+        source: WeightSource | None,
         requests: Sequence[WeightRequest],
         *,
         codes: CodesRule = "stored-scale",
+        ranges: Ranges | None = None,
         progress: ProgressCallback | None = None,
         threads: int | None = None,
     ) -> StoredWeights:
         """Makes and writes the weights (see `weights.materialize.write_weights`), once.
 
-        `container` may be `None` where all requests are computed tables.
+        `source` may be `None` where all requests are computed tables.
         """
         if self._weights is not None:
             raise InternalError("the weights have been written before")
         self._weights = write_weights(
             self._output,
             archive.data_offset(archive.WEIGHTS, 0),
-            container if container is not None else empty_container(),
+            source if source is not None else empty_container(),
             requests,
             codes=codes,
+            ranges=ranges,
             progress=progress,
             threads=threads,
         )
@@ -172,6 +176,7 @@ def _weights_record(weights: StoredWeights) -> WeightsRecord:
                 offset=tensor.offset,
                 size_bytes=tensor.size_bytes,
                 sha256=tensor.sha256,
+                scheme=tensor.scheme,
             )
             for tensor in weights.tensors
         ),

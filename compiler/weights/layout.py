@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,8 +13,10 @@ import numpy.typing as npt
 from tilewright.compiler.weights.safetensors_header import HeaderEntry, format_header
 from tilewright.dialects.element_types import BF16, F16, F32, I8, I32, ElementType
 from tilewright.dialects.errors import InternalError
+from tilewright.dialects.quantization import DEFAULT_SCHEME, Scheme, parse_scheme
 
-Form = Literal["dense", "codes", "scale"]
+Form = Literal["dense", "codes", "scale", "zero", "requant", "input_scale", "output_scale"]
+"""The forms of `tpu.Weight`, which see."""
 
 SAFETENSORS_DTYPES = {F32: "F32", F16: "F16", BF16: "BF16", I8: "I8", I32: "I32"}
 DATA_ALIGNMENT = 4096
@@ -28,9 +30,8 @@ _WIDEST = 4
 class WeightRequest:
     """A tensor that the tpu module asks for.
 
-    `dense`: the source converted to `element`. `codes` and `scale`: the int8 codes `[N, K]` and the
-    scales `[N, 1]` of one source; asked for together, and made in one pass. For them `element` is
-    `i8` and the compute type.
+    `dense`: the source converted to `element`. The other forms are parts of the source quantized by
+    `scheme`; those of one weight are asked for together, and made in one pass.
     """
 
     name: str
@@ -48,11 +49,87 @@ class WeightRequest:
     `transposed`."""
     array: npt.NDArray[Any] | None = None
     """The values of a computed table, already of type `element`."""
+    scheme: str = DEFAULT_SCHEME
+    """Of all forms but `dense`."""
+    bias: str | None = None
+    """The tensor of the checkpoint that `requant` takes in as the bias."""
 
     @property
-    def source(self) -> tuple[str | None, bool, tuple[int, int] | None]:
-        """What codes and scales of one weight have in common."""
-        return self.source_key, self.transposed, self.rows
+    def source(self) -> tuple[str | None, str, tuple[int, int] | None]:
+        """What the parts of one quantized weight have in common."""
+        return self.source_key, self.scheme, self.rows
+
+
+@dataclass(frozen=True)
+class QuantizedRequest:
+    """The parts of one quantized weight, by form; `codes` are among them."""
+
+    scheme: Scheme
+    parts: Mapping[Form, WeightRequest]
+
+    @property
+    def codes(self) -> WeightRequest:
+        """The request that the others go with."""
+        return self.parts["codes"]
+
+    @property
+    def scale_element(self) -> ElementType:
+        """What scales are stored as; f32 where they are not stored, but only computed with."""
+        return self.parts["scale"].element if "scale" in self.parts else F32
+
+    @property
+    def small(self) -> tuple[WeightRequest, ...]:
+        """The parts of a known size beside the codes."""
+        return tuple(r for form, r in self.parts.items() if form not in ("codes", "scale"))
+
+
+_ACTIVATION_SCALES: tuple[Form, ...] = ("input_scale", "output_scale")
+_ELEMENTS: dict[Form, ElementType] = {
+    "codes": I8,
+    "zero": I8,
+    "requant": I32,
+    "input_scale": F32,
+    "output_scale": F32,
+}
+
+
+def group_requests(requests: Sequence[WeightRequest]) -> dict[str, QuantizedRequest]:
+    """The quantized weights among the requests, by the names of their codes.
+
+    Raises `InternalError` where parts are missing, are asked for twice, or do not go together.
+    """
+    found: dict[tuple[str | None, str, tuple[int, int] | None], dict[Form, WeightRequest]] = {}
+    for request in requests:
+        if request.form == "dense":
+            continue
+        parts = found.setdefault(request.source, {})
+        if parts.setdefault(request.form, request) is not request:
+            raise _not_together(request)
+    groups: dict[str, QuantizedRequest] = {}
+    for parts in found.values():
+        any_part = next(iter(parts.values()))
+        scheme = parse_scheme(any_part.scheme)
+        wanted = {"codes", "scale", "zero"} if scheme.zero_point else {"codes", "scale"}
+        optional: set[Form] = set()
+        if scheme.int8_activations:
+            wanted, optional = {"codes", "requant"}, set(_ACTIVATION_SCALES)
+        if set(parts) - optional != wanted:
+            raise _not_together(any_part)
+        for form, request in parts.items():
+            turned = request.transposed != parts["codes"].transposed
+            if request.element != _ELEMENTS.get(form, request.element) or (
+                turned and form not in _ACTIVATION_SCALES
+            ):
+                raise _not_together(request)
+        groups[parts["codes"].name] = QuantizedRequest(scheme, parts)
+    return groups
+
+
+def _not_together(request: WeightRequest) -> InternalError:
+    return InternalError(
+        f"the parts of weight {request.source_key!r} as {request.scheme} are not asked for "
+        f"together, once: {request.name!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -66,6 +143,8 @@ class StoredTensor:
     offset: int
     size_bytes: int
     sha256: str
+    scheme: str = ""
+    """Of all forms but `dense`."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +239,27 @@ def check_source(request: WeightRequest, shape: tuple[int, ...]) -> None:
     if request.form == "dense" and not request.transposed:
         fits = math.prod(oriented) == math.prod(request.shape) and -1 not in oriented
     else:
-        expected = (*oriented[:1], 1) if request.form == "scale" else oriented
-        fits = len(shape) == 2 and expected == request.shape
+        fits = len(shape) == 2 and _part_shape(request, oriented) == request.shape
     if not fits:
         raise InternalError(
             f"weight {request.name!r} ({request.form}) is asked for as {list(request.shape)}; its "
             f"source {request.source_key!r} is {list(shape)}, rows {request.rows}"
         )
+
+
+def _part_shape(request: WeightRequest, matrix: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape of a form of the `matrix` `[N, K]`; none where groups do not divide `K`."""
+    if request.form == "dense":
+        return matrix
+    channels, depth = matrix
+    scheme = parse_scheme(request.scheme)
+    if not scheme.fits(depth):
+        return None
+    if request.form == "codes":
+        return channels, scheme.format.row_bytes(depth)
+    if request.form in ("scale", "zero"):
+        return channels, scheme.groups(depth)
+    return (channels, 3) if request.form == "requant" else (1, 1)
 
 
 def table_bytes(request: WeightRequest) -> npt.NDArray[np.uint8]:

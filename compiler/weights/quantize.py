@@ -27,6 +27,8 @@ CodesRule = Literal["stored-scale", "tpu-mlir"]
 
 CODE_RANGES = {CodeFormat.I8: (-128, 127), CodeFormat.I4: (-8, 7), CodeFormat.U4: (0, 15)}
 """The least and the greatest code of the integer formats."""
+FLOAT8_MOST = {CodeFormat.F8E4M3: 448.0, CodeFormat.F8E5M2: 57344.0}
+"""The largest 8-bit floats."""
 
 _DROPPED_BITS = {F32: 0, F16: 0x1FFF, BF16: 0xFFFF}
 """Bits of an f32 significand that the stored scale does not have."""
@@ -35,7 +37,6 @@ _BITS_DTYPE = {F32: np.uint32, F16: np.uint16, BF16: np.int16}
 _INFINITY = {F32: 0x7F800000, F16: 0x7C00, BF16: 0x7F80}
 _F16_LEAST = np.float32(2.0**-14)
 _F16_MOST = np.float32(65504)
-_FLOAT8_MOST = {CodeFormat.F8E4M3: 448.0, CodeFormat.F8E5M2: 57344.0}
 _TPU_MLIR_NARROWEST = np.float32(1e-5)
 _PARTS_A_THREAD = 4
 """Threads take turns at parts of a tensor this much smaller than their share, so that they end
@@ -106,7 +107,7 @@ def _rule(scheme: Scheme, stored: ElementType, codes: CodesRule, element: Elemen
     exact = codes == "stored-scale"
     bounded = exact and stored == F16
     least, most = CODE_RANGES.get(scheme.format, (0, 0))
-    steps = _FLOAT8_MOST.get(scheme.format, most - least if scheme.zero_point else most)
+    steps = FLOAT8_MOST.get(scheme.format, most - least if scheme.zero_point else most)
     if not (exact or scheme.zero_point or (scheme.format == CodeFormat.I8 and not scheme.group)):
         steps = (most - least) / 2  # symmetric groups: twice the absolute maximum over all steps
     return Rule(
@@ -135,7 +136,7 @@ def _float8(code_format: CodeFormat) -> Float8:
         rebias=np.uint32((127 - bias) << mantissa),
         least_normal=np.float32(2.0**least_exponent),
         subnormal=np.float32(2.0 ** (least_exponent - mantissa + 23)),
-        most=np.float32(_FLOAT8_MOST[code_format]),
+        most=np.float32(FLOAT8_MOST[code_format]),
     )
 
 
