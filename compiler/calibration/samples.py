@@ -160,7 +160,8 @@ def _function_name(model: ImportedModel, function: str) -> str:
         return PREFILL
     if len(public) != 1:
         raise OptionError(
-            f"{model.name} has {len(public)} functions", hint=f"--function {' or '.join(public)}"
+            f"{model.name} has {len(public)} functions: which one the inputs are for is not said",
+            hint=f"--function {' or '.join(public)}",
         )
     return public[0]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.compiler.calibration import Calibration, InputStatistics
 from tilewright.compiler.importers.huggingface import load_model
 from tilewright.compiler.importers.mlir import load_mlir, save_mlir
 from tilewright.compiler.importers.synthetic import CHATGLM_DEMO, write_checkpoint
@@ -99,3 +100,17 @@ def language_model(folder: Path, seq: int, config: dict[str, Any] = TINY_CHATGLM
     if not path.exists():
         write_checkpoint(path, config, dtype="f32", seed=1)
     return load_model(path, seq=seq)
+
+
+def statistics_of(calibration: Calibration, key: str) -> InputStatistics:
+    """The statistics of a layer that has been seen."""
+    statistics = calibration.statistics(key)
+    assert statistics is not None
+    return statistics
+
+
+def hessian_of(calibration: Calibration, key: str) -> Array:
+    """Its second moments, which have been gathered."""
+    hessian = statistics_of(calibration, key).hessian
+    assert hessian is not None
+    return hessian

@@ -11,7 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.compiler.calibration.models import LAYER_KEYS, language_model, layers_model
+from tests.compiler.calibration.models import (
+    LAYER_KEYS,
+    language_model,
+    layers_model,
+    statistics_of,
+)
 
 from tilewright.compiler.calibration import (
     Calibration,
@@ -65,9 +70,7 @@ def test_round_trip(path: Path, calibration: Calibration) -> None:
     assert loaded.digest == calibration.digest
     assert set(loaded.input_statistics) == set(LAYER_KEYS)
     for key in LAYER_KEYS:
-        ours, theirs = loaded.statistics(key), calibration.statistics(key)
-        assert ours is not None
-        assert theirs is not None
+        ours, theirs = statistics_of(loaded, key), statistics_of(calibration, key)
         for part in ("absmax", "mean_abs", "hessian"):
             np.testing.assert_array_equal(getattr(ours, part), getattr(theirs, part))
             assert getattr(ours, part).dtype == getattr(theirs, part).dtype

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from tilewright.compiler.calibration.histogram import BINS, MagnitudeHistogram
 
-Values = npt.NDArray[np.float32]
+Values = npt.NDArray[np.floating[Any]]
 
 MAGNITUDES = st.one_of(
     st.floats(0, float(np.finfo(np.float32).max), width=32),
