@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, get_args
@@ -30,10 +30,13 @@ from tilewright.compiler.pipeline import (
     lowering_passes,
 )
 from tilewright.compiler.quantization.linear_weights import linear_weights, listed_kinds
+from tilewright.compiler.quantization.tuned import tune
+from tilewright.compiler.quantization.tuning_report import TuningReport
 from tilewright.compiler.weights.layout import Form, WeightRequest
 from tilewright.compiler.weights.materialize import WeightProgress
 from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.context import print_module
+from tilewright.dialects.element_types import element_by_name
 from tilewright.dialects.errors import OptionError, StorageError
 
 
@@ -48,6 +51,7 @@ class Compiled:
     kernels: int
     launches: Mapping[str, int]
     f32_scales: int
+    tuning: TuningReport | None
     stages_s: Mapping[str, float]
 
 
@@ -55,7 +59,7 @@ OnStage = Callable[[str, float], None]
 
 INT8 = "int8"
 """The scheme whose layers need ranges of activations."""
-_ONLY_IF_GIVEN = ("top_passes", "tpu_passes", "quant_rules", "quant_table", "calibration")
+_ONLY_IF_GIVEN = ("top_passes", "tpu_passes", "quant_rules", "quant_table", "calibration", "tune")
 """Options that the manifest lists only where they are used."""
 
 _FORMS: Mapping[str, Form] = {form: form for form in get_args(Form)}
@@ -98,13 +102,15 @@ def compile_to_artifact(
     with model.open_weights() as container, ArtifactWriter(output) as writer:
         stage("import", perf_counter() - start)
         start = perf_counter()
-        calibration = calibration_of(model, container, options)
+        source_weights, calibration, tuning = prepared(model, container, options)
+        stage("tune", perf_counter() - start)
+        start = perf_counter()
         tpu_module = lower(model.module, options, packed=model.packed)
         stage("lower", perf_counter() - start)
         built = build_program(tpu_module, options.chip, on_pass=stage)
         start = perf_counter()
         requests = weight_requests(built.plan, model.tables())
-        stored = writer.write_weights(container, requests, progress=on_weight)
+        stored = writer.write_weights(source_weights, requests, progress=on_weight)
         stage("weights", perf_counter() - start)
         f32_scales = [
             slot.key
@@ -120,14 +126,14 @@ def compile_to_artifact(
             print_module(tpu_module),
             built.chip,
             model=describe(model, seq),
-            options=_recorded(options, calibration),
+            options=_recorded(options, calibration, tuning),
             pipeline=",".join(
                 [
                     *lowering_passes(options).names(),
                     *(each.name for each in kernel_passes(options.chip)),
                 ]
             ),
-            inputs=container.fingerprints(),
+            inputs=dict(source_weights.fingerprints()),
         )
     stage("write", perf_counter() - start)
     return Compiled(
@@ -138,18 +144,21 @@ def compile_to_artifact(
         len(built.program.kernels),
         {function.name: len(function.launches) for function in built.program.functions},
         len(f32_scales),
+        tuning,
         stages,
     )
 
 
-def calibration_of(
+def prepared(
     model: ImportedModel, weights: WeightSource, options: CompileOptions
-) -> Calibration | None:
-    """The calibration that the options name, if any; what `model.module` may then be lowered to is
-    put down in it.
+) -> tuple[WeightSource, Calibration | None, TuningReport | None]:
+    """The weights as they are to be stored, and what they are to be stored with: tuned, if the
+    options say so, and the calibration as it then is.
 
-    Raises `OptionError` where it is one of another model, lacks a layer that is to be int8, or is
-    missing though one is; `ModelReadError` where it cannot be read.
+    What `model.module` may be lowered to with the calibration is put down in it. Raises
+    `OptionError` where the calibration is one of another model, lacks a layer that is to be int8 or
+    what a tuning pass needs, or is missing though a layer is to be int8; `ModelReadError` where it
+    cannot be read.
     """
     linear = linear_weights(model.module)
     schemes = chosen_schemes(linear, options, model.packed)
@@ -162,16 +171,30 @@ def calibration_of(
                 why="the scales of their inputs and outputs follow from data",
                 hint="run tw calibrate MODEL --data FILE, and give what it writes as --calibration",
             )
-        return None
+        return weights, None, None
     calibration = load_calibration(Path(options.calibration))
     check_model(calibration, model.module, weights)
+    tuning = None
+    if options.tune:
+        element = element_by_name(options.choice.compute)
+        weights, tuning = tune(
+            model.module,
+            weights,
+            calibration,
+            options.tune,
+            schemes.__getitem__,
+            scale_element=element,
+        )
+        calibration = replace(calibration, ranges=tuning.ranges)
     mark_calibrated(model.module, calibration, int8)
-    return calibration
+    return weights, calibration, tuning
 
 
-def _recorded(options: CompileOptions, calibration: Calibration | None) -> dict[str, Any]:
+def _recorded(
+    options: CompileOptions, calibration: Calibration | None, tuning: TuningReport | None
+) -> dict[str, Any]:
     """The options as the manifest has them: lists of passes, rules and files only if given; of a
-    calibration its ranges, and the proof that it ran."""
+    calibration its ranges, and the proof that it ran; of tuning what it has done."""
     recorded = {
         name: value
         for name, value in asdict(options).items()
@@ -179,6 +202,8 @@ def _recorded(options: CompileOptions, calibration: Calibration | None) -> dict[
     }
     if calibration is not None:
         recorded["calibration"] = calibration_record(calibration)
+    if tuning is not None:
+        recorded["tune"] = tuning.to_json()
     return recorded
 
 

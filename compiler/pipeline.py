@@ -64,9 +64,10 @@ class CompileOptions:
     `quant` is a scheme or dense type for all linear layers (`tilewright.dialects.quantization`);
     `act` is the type of activations (`f16` or `bf16`) where they are quantized. A `quant_table`
     (the path of a file) says it for each weight instead, and `quant_rules` for those that they
-    match, the last one first. `calibration` is the path of what `tw calibrate` wrote. `top_passes`
-    and `tpu_passes` are pipelines, as `tw opt -p` takes them, that run on the module before and
-    after `convert-top-to-tpu`.
+    match, the last one first. `calibration` is the path of what `tw calibrate` wrote, `tune` the
+    passes that change weights by what it says of their inputs (`awq-scale,gptq`). `top_passes` and
+    `tpu_passes` are pipelines, as `tw opt -p` takes them, that run on the module before and after
+    `convert-top-to-tpu`.
     """
 
     quant: str = "w8a16"
@@ -79,6 +80,7 @@ class CompileOptions:
     quant_rules: tuple[str, ...] = ()
     quant_table: str = ""
     calibration: str = ""
+    tune: str = ""
 
     def __post_init__(self) -> None:
         check_quant(self.quant)
@@ -90,6 +92,12 @@ class CompileOptions:
             )
         lowering_passes(self)  # wrong passes are an error before the model is read
         self.rules()
+        if self.tune and not self.calibration:
+            raise OptionError(
+                "--tune needs a --calibration",
+                why="these passes look at what a layer's inputs are like",
+                hint="run tw calibrate MODEL --data FILE --statistics (--hessian for gptq)",
+            )
 
     @property
     def choice(self) -> QuantChoice:

@@ -32,6 +32,9 @@ def run_compile(
     compiled = compile_to_artifact(
         source, output, options, seq=seq, on_stage=stage, on_weight=weight
     )
+    if compiled.tuning is not None and not quiet:
+        for line in compiled.tuning.lines():
+            log(line)
     if json:
         print_json(
             {
@@ -45,6 +48,7 @@ def run_compile(
                 "kernels": compiled.kernels,
                 "launches": dict(compiled.launches),
                 "f32_scales": compiled.f32_scales,
+                "tuning": None if compiled.tuning is None else compiled.tuning.to_json(),
                 "stages_s": dict(compiled.stages_s),
             }
         )

@@ -47,6 +47,13 @@ def compile_verb(
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="What tw calibrate wrote; int8 needs it.")
     ] = None,
+    tune: Annotated[
+        str,
+        typer.Option(
+            "--tune",
+            help="Passes that round better, with --calibration: smooth-quant, awq-scale, gptq.",
+        ),
+    ] = "",
     chip: ChipOption = "bm1684x",
     top_passes: Annotated[
         str,
@@ -76,6 +83,7 @@ def compile_verb(
         quant_rules=tuple(quant_rule or ()),
         quant_table=str(quant_table or ""),
         calibration=str(calibration or ""),
+        tune=tune,
     )
     run_compile(source, output, options, seq=seq, quiet=quiet, json=json)
 

@@ -117,7 +117,7 @@ def _statistics(path: str) -> Any:
     is given."""
     if not path:
         return lambda key: None
-    from tilewright.compiler.calibration.calibration import load_calibration
+    from tilewright.compiler.calibration import load_calibration
 
     return load_calibration(Path(path)).statistics
 
