@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, get_args
-
-import numpy as np
+from typing import Any
 
 from tilewright.compiler.artifact import ArtifactWriter
 from tilewright.compiler.calibration import (
@@ -20,7 +18,6 @@ from tilewright.compiler.calibration import (
 )
 from tilewright.compiler.importers.registry import open_source
 from tilewright.compiler.language_model import ImportedModel, LanguageModel
-from tilewright.compiler.memory_plan import MemoryPlan
 from tilewright.compiler.pipeline import (
     CompileOptions,
     build_program,
@@ -32,7 +29,7 @@ from tilewright.compiler.pipeline import (
 from tilewright.compiler.quantization.linear_weights import linear_weights, listed_kinds
 from tilewright.compiler.quantization.tuned import tune
 from tilewright.compiler.quantization.tuning_report import TuningReport
-from tilewright.compiler.weights.layout import Form, WeightRequest
+from tilewright.compiler.weight_requests import weight_requests
 from tilewright.compiler.weights.materialize import WeightProgress
 from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.context import print_module
@@ -61,8 +58,6 @@ INT8 = "int8"
 """The scheme whose layers need ranges of activations."""
 _ONLY_IF_GIVEN = ("top_passes", "tpu_passes", "quant_rules", "quant_table", "calibration", "tune")
 """Options that the manifest lists only where they are used."""
-
-_FORMS: Mapping[str, Form] = {form: form for form in get_args(Form)}
 
 
 def describe(model: ImportedModel, seq: int) -> dict[str, Any]:
@@ -205,26 +200,3 @@ def _recorded(
     if tuning is not None:
         recorded["tune"] = tuning.to_json()
     return recorded
-
-
-def weight_requests(
-    plan: MemoryPlan, tables: Mapping[str, np.ndarray[Any, Any]]
-) -> list[WeightRequest]:
-    """What the weight file must hold, in the order of the memory plan."""
-    requests: list[WeightRequest] = []
-    for slot in plan.weights.values():
-        table = tables.get(slot.key)
-        requests.append(
-            WeightRequest(
-                slot.name,
-                slot.key if table is None else None,
-                _FORMS[slot.form],
-                slot.element,
-                slot.shape,
-                slot.transposed,
-                array=None if table is None else table.astype(slot.element.dtype),
-                scheme=slot.scheme,
-                bias=slot.bias,
-            )
-        )
-    return requests

@@ -239,7 +239,7 @@ def check_source(request: WeightRequest, shape: tuple[int, ...]) -> None:
     if request.form == "dense" and not request.transposed:
         fits = math.prod(oriented) == math.prod(request.shape) and -1 not in oriented
     else:
-        fits = len(shape) == 2 and _part_shape(request, oriented) == request.shape
+        fits = len(shape) == 2 and part_shape(request, oriented) == request.shape
     if not fits:
         raise InternalError(
             f"weight {request.name!r} ({request.form}) is asked for as {list(request.shape)}; its "
@@ -247,7 +247,7 @@ def check_source(request: WeightRequest, shape: tuple[int, ...]) -> None:
         )
 
 
-def _part_shape(request: WeightRequest, matrix: tuple[int, ...]) -> tuple[int, ...] | None:
+def part_shape(request: WeightRequest, matrix: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape of a form of the `matrix` `[N, K]`; none where groups do not divide `K`."""
     if request.form == "dense":
         return matrix

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.backends.reference.requant import requant_table
+from tilewright.compiler.weights.layout import QuantizedRequest
 from tilewright.compiler.weights.quantize import CODE_RANGES, FLOAT8_MOST
 from tilewright.dialects.element_types import F32, ElementType
 from tilewright.dialects.errors import OptionError
@@ -35,6 +36,22 @@ def check_ranges(keys: Iterable[str], ranges: Ranges) -> None:
             why="int8 layers take the scales of their inputs and outputs from calibrated ranges",
             hint="run tw calibrate on this model, or give these weights another scheme",
         )
+
+
+def small_parts(
+    group: QuantizedRequest,
+    scale: Array,
+    zero: Array | None,
+    empty: Array,
+    bias: Array | None,
+    ranges: Ranges,
+) -> dict[str, Array]:
+    """What is stored beside codes and scales, by form; arguments as those of `int8_parts`."""
+    parts: dict[str, Array] = {} if zero is None else {"zero": zero}
+    if group.scheme.int8_activations:
+        key = str(group.codes.source_key)
+        parts |= int8_parts(key, scale.astype(np.float32), empty, bias, ranges)
+    return parts
 
 
 def int8_parts(

@@ -34,8 +34,8 @@ from tilewright.compiler.weights.layout import (
 from tilewright.compiler.weights.parts import (
     Ranges,
     fitting_scale,
-    int8_parts,
     largest_magnitude,
+    small_parts,
 )
 from tilewright.compiler.weights.quantize import (
     CodesRule,
@@ -159,10 +159,8 @@ class WeightWriter:
                 made = self._round(group, F32, sums)
         if group.scale_element == F16 and "scale" in group.parts:
             self._check_overflow(group, made)
-        parts: dict[str, Array] = {} if made.zero is None else {"zero": made.zero}
-        if group.scheme.int8_activations:
-            key, scale = str(group.codes.source_key), made.scale.astype(np.float32)
-            parts |= int8_parts(key, scale, made.empty, self._bias(group), self.ranges)
+        bias = self._bias(group)
+        parts = small_parts(group, made.scale, made.zero, made.empty, bias, self.ranges)
         for request in group.small:
             self._write(request, 0, parts[request.form], sums[request.name])
         return sums, made
@@ -221,8 +219,8 @@ class WeightWriter:
 
     def _bias(self, group: QuantizedRequest) -> Array | None:
         """The bias of an int8 layer, of the channels that are asked for."""
-        request = group.parts["requant"]
-        if request.bias is None:
+        request = group.parts.get("requant")
+        if request is None or request.bias is None:
             return None
         start, stop = request.rows or (0, request.shape[0])
         return self.source.read_rows(request.bias, start, stop).astype(np.float32).reshape(-1)
