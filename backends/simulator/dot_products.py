@@ -25,40 +25,51 @@ BLOCK_ROWS, BLOCK_COLS = 6, 4
 DIRECT_ROWS = 4
 """Dot products that a `direct_block` computes at once."""
 
-_I1, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 16, 32, 64))
+_I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
 _F32 = ir.FloatType()
 _SUMS = ir.VectorType(_F32, VECTOR)
-_MASK = ir.VectorType(_I1, VECTOR)
 _STORED = {
     "f32": _SUMS,
     "f16": ir.VectorType(ir.HalfType(), VECTOR),
     "bf16": ir.VectorType(_I16, VECTOR),
 }
 _SIZE = {"f32": 4, "f16": 2, "bf16": 2}
-_STORED_NAME = {"f32": "v16f32", "f16": "v16f16", "bf16": "v16i16"}
+_LLVM_NAMES = {"float": "f32", "half": "f16", "i16": "i16", "i8": "i8"}
 
 
-def _load(builder: Any, address: Any, kind: str) -> Any:
-    vector = _STORED[kind]
+def load_vector(builder: Any, address: Any, vector: Any, align: int) -> Any:
+    """The vector at `address`."""
     value = builder.load(builder.inttoptr(address, vector.as_pointer()), typ=vector)
-    value.align = _SIZE[kind]
+    value.align = align
     return value
 
 
-def _load_masked(builder: Any, address: Any, kind: str, mask: Any) -> Any:
+def load_masked(builder: Any, address: Any, vector: Any, align: int, mask: Any) -> Any:
     """The elements that `mask` names; zeros for the others, whose memory is not touched."""
-    vector = _STORED[kind]
     place = builder.inttoptr(address, vector.as_pointer())
     function = cgutils.get_or_insert_function(
         builder.module,
-        ir.FunctionType(vector, [place.type, _I32, _MASK, vector]),
-        f"llvm.masked.load.{_STORED_NAME[kind]}.p0",
+        ir.FunctionType(vector, [place.type, _I32, mask.type, vector]),
+        f"llvm.masked.load.v{vector.count}{_LLVM_NAMES[str(vector.element)]}.p0",
     )
     zeros = ir.Constant(vector, None)
-    return builder.call(function, [place, _I32(_SIZE[kind]), mask, zeros])
+    return builder.call(function, [place, _I32(align), mask, zeros])
 
 
-def _widen(builder: Any, value: Any, kind: str) -> Any:
+def tail_mask(builder: Any, count: Any, width: int = VECTOR) -> Any:
+    """A mask of `width` bits, of which the first `count` are set."""
+    lane = ir.Constant(ir.VectorType(_I32, width), list(range(width)))
+    single = builder.insert_element(
+        ir.Constant(lane.type, ir.Undefined), builder.trunc(count, _I32), _I32(0)
+    )
+    spread = builder.shuffle_vector(
+        single, single, ir.Constant(ir.VectorType(_I32, width), [0] * width)
+    )
+    return builder.icmp_unsigned("<", lane, spread)
+
+
+def widen(builder: Any, value: Any, kind: str) -> Any:
+    """A vector of `kind` as f32."""
     if kind == "f32":
         return value
     if kind == "f16":
@@ -67,7 +78,12 @@ def _widen(builder: Any, value: Any, kind: str) -> Any:
     return builder.bitcast(builder.shl(wide, ir.Constant(wide.type, [16] * VECTOR)), _SUMS)
 
 
-def _fma(builder: Any, left: Any, right: Any, addend: Any) -> Any:
+def _widened(builder: Any, address: Any, kind: str) -> Any:
+    return widen(builder, load_vector(builder, address, _STORED[kind], _SIZE[kind]), kind)
+
+
+def fma(builder: Any, left: Any, right: Any, addend: Any) -> Any:
+    """`left * right + addend`, rounded once."""
     kind = ir.FunctionType(_SUMS, [_SUMS] * 3)
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{VECTOR}f32")
     return builder.call(function, [left, right, addend])
@@ -101,12 +117,12 @@ def _dot_loop(
     sums = [[builder.phi(_SUMS) for _ in rights] for _ in lefts]
     left_at = builder.mul(step, _I64(VECTOR * _SIZE[kind]))
     right_at = builder.mul(step, _I64(VECTOR * _SIZE["f32"]))
-    columns = [_load(builder, builder.add(right, right_at), "f32") for right in rights]
+    columns = [load_vector(builder, builder.add(right, right_at), _SUMS, 4) for right in rights]
     new: list[list[Any]] = []
     for left, row in zip(lefts, sums, strict=True):
-        value = _widen(builder, _load(builder, builder.add(left, left_at), kind), kind)
+        value = _widened(builder, builder.add(left, left_at), kind)
         pairs = zip(columns, row, strict=True)
-        new.append([_fma(builder, value, column, addend) for column, addend in pairs])
+        new.append([fma(builder, value, column, addend) for column, addend in pairs])
     following = builder.add(step, _I64(1))
     builder.cbranch(builder.icmp_signed("<", following, steps), body, after)
 
@@ -126,7 +142,8 @@ def _dot_loop(
     return result
 
 
-def _store_sums(builder: Any, sums: list[list[Any]], out: Any) -> None:
+def store_sums(builder: Any, sums: list[list[Any]], out: Any) -> None:
+    """The sums of each vector to f32 words from `out` on."""
     for i, value in enumerate(value for row in sums for value in row):
         place = builder.inttoptr(builder.add(out, _I64(4 * i)), _F32.as_pointer())
         builder.store(_sum_by_halves(builder, value), place).align = 4
@@ -145,7 +162,7 @@ def packed_block(
         left, right, pitch, steps, out = arguments
         lefts = [builder.add(left, builder.mul(pitch, _I64(i))) for i in range(BLOCK_ROWS)]
         rights = [builder.add(right, builder.mul(pitch, _I64(j))) for j in range(BLOCK_COLS)]
-        _store_sums(builder, _dot_loop(builder, lefts, rights, steps, "f32"), out)
+        store_sums(builder, _dot_loop(builder, lefts, rights, steps, "f32"), out)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5), generate
@@ -162,22 +179,18 @@ def _direct_block(kind: Literal["f32", "f16", "bf16"]) -> Any:
             sums = _dot_loop(builder, lefts, [right], steps, kind)
             rest = builder.and_(depth, _I64(VECTOR - 1))
             # One more step over the tail, the missing elements zero.
-            lane = ir.Constant(ir.VectorType(_I32, VECTOR), list(range(VECTOR)))
-            count = builder.insert_element(
-                ir.Constant(lane.type, ir.Undefined), builder.trunc(rest, _I32), _I32(0)
-            )
-            spread = builder.shuffle_vector(count, count, ir.Constant(lane.type, [0] * VECTOR))
-            mask = builder.icmp_unsigned("<", lane, spread)
+            mask = tail_mask(builder, rest)
             whole = builder.sub(depth, rest)
             at = builder.add(right, builder.mul(whole, _I64(4)))
-            column = _load_masked(builder, at, "f32", mask)
+            column = load_masked(builder, at, _SUMS, 4, mask)
             has_tail = builder.icmp_signed("!=", rest, _I64(0))
             for i, left in enumerate(lefts):
                 place = builder.add(left, builder.mul(whole, _I64(_SIZE[kind])))
-                value = _widen(builder, _load_masked(builder, place, kind, mask), kind)
-                added = _fma(builder, value, column, sums[i][0])
+                held = load_masked(builder, place, _STORED[kind], _SIZE[kind], mask)
+                value = widen(builder, held, kind)
+                added = fma(builder, value, column, sums[i][0])
                 sums[i][0] = builder.select(has_tail, added, sums[i][0])
-            _store_sums(builder, sums, out)
+            store_sums(builder, sums, out)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), generate

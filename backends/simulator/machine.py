@@ -20,12 +20,13 @@ from tilewright.backends.chip import Chip
 from tilewright.backends.encoding.operands import Int64Array, row_bytes_of
 from tilewright.backends.program import Kernel
 from tilewright.backends.simulator.check import check_kernel
+from tilewright.backends.simulator.fusion import fusions
 from tilewright.backends.simulator.global_memory import GlobalMemory
 from tilewright.backends.simulator.host_threads import FOUND, HostThreads, State
 from tilewright.backends.simulator.schedule import Schedule as Schedule
 from tilewright.backends.simulator.schedule import command_text, execution_order
 from tilewright.backends.simulator.task_runner import run_tasks
-from tilewright.backends.simulator.tasks import TaskBuilder, shared_ns, task_table
+from tilewright.backends.simulator.tasks import Task, TaskBuilder, shared_ns, task_table
 from tilewright.dialects.errors import SimulationError
 
 POISON = 0xFF
@@ -41,36 +42,79 @@ LANE_GAP_BYTES = 4096 + 64
 
 
 @dataclass(frozen=True)
+class _Plan:
+    """The tasks of a kernel in an order of execution."""
+
+    table: Int64Array
+    """A row for each GDMA command, then the others."""
+    order: Int64Array
+    """Rows of the table."""
+    shared: bool
+    """Whether launches are worth several threads."""
+    read_late: tuple[int, ...]
+    """Arguments that are read later than their LOAD commands say."""
+
+
+@dataclass(frozen=True)
 class _Decoded:
-    """A kernel, checked and decoded: a row of `table` for each GDMA command, then the others."""
+    """A kernel, checked and decoded."""
 
     kernel: Kernel
-    table: Int64Array
-    bdc_tasks: list[range]
-    """For each BDC command its rows."""
-    shared: bool
-    """Whether its launches are worth several threads."""
-    orders: dict[Schedule, Int64Array] = field(default_factory=dict[Schedule, Int64Array])
+    gdma_tasks: list[Task]
+    bdc_tasks: list[list[Task]]
+    plans: dict[tuple[Schedule, bool], _Plan] = field(
+        default_factory=dict[tuple[Schedule, bool], "_Plan"]
+    )
 
-    def order(self, schedule: Schedule) -> Int64Array:
-        """The rows of the table in an order of execution."""
-        if schedule not in self.orders:
-            tasks: list[int] = []
-            for command in execution_order(self.kernel, schedule):
-                tasks.extend([command - 1] if command > 0 else self.bdc_tasks[-command - 1])
-            self.orders[schedule] = np.array(tasks, dtype=np.int64)
-        return self.orders[schedule]
+    def plan(self, schedule: Schedule, builder: TaskBuilder, *, fused: bool) -> _Plan:
+        """The tasks in an order of execution, those that `fusion` finds as one if `fused`."""
+        if (schedule, fused) not in self.plans:
+            self.plans[schedule, fused] = self._make_plan(schedule, builder, fused)
+        return self.plans[schedule, fused]
+
+    def _make_plan(self, schedule: Schedule, builder: TaskBuilder, fused: bool) -> _Plan:
+        kernel = self.kernel
+        order = execution_order(kernel, schedule)
+        found = fusions(kernel, order, builder.lanes) if fused else []
+        gdma, bdc = kernel.gdma, kernel.bdc
+        bdc_tasks, left_out = list(self.bdc_tasks), set[int]()
+        read_late: set[int] = set()
+        for each in found:
+            load = None if each.load is None else gdma[each.load]
+            left_out.add(-each.dequant - 1)
+            if load is not None and each.load is not None:
+                left_out.add(each.load + 1)
+                read_late.add(int(load["argument"]))
+            bdc_tasks[each.product] = builder.dequantized_product(
+                bdc[each.product], bdc[each.dequant], load
+            )
+        tasks, first = list(self.gdma_tasks), list[int]()
+        for each_command in bdc_tasks:
+            first.append(len(tasks))
+            tasks.extend(each_command)
+        rows: list[int] = []
+        for command in order:
+            if command > 0 and command not in left_out:
+                rows.append(command - 1)
+            elif command < 0 and command not in left_out:
+                index = -command - 1
+                rows.extend(range(first[index], first[index] + len(bdc_tasks[index])))
+        shared = shared_ns(tasks[row] for row in rows) >= SHARED_LAUNCH_NS
+        places = np.array(rows, dtype=np.int64)
+        return _Plan(task_table(tasks), places, shared, tuple(sorted(read_late)))
 
 
 class Machine:
     """A chip with its memories. Not to be used by several threads at once.
 
     `threads`: how many host threads share large commands (default: two, if there are two cores).
-    What is computed does not depend on it.
+    What is computed does not depend on it. `fused`: whether a MM may dequantize its weights itself;
+    tiles that nothing reads any more are then left out of local memory.
     """
 
-    def __init__(self, chip: Chip, *, threads: int | None = None) -> None:
+    def __init__(self, chip: Chip, *, threads: int | None = None, fused: bool = True) -> None:
         self.chip = chip
+        self._fused = fused
         self._memory = GlobalMemory(chip)
         lane_pitch = chip.lane_bytes + LANE_GAP_BYTES
         self._local = np.full((chip.lanes, lane_pitch), POISON, np.uint8)
@@ -116,14 +160,16 @@ class Machine:
         bases = self._bases(decoded, addresses, name)
         if kernel.local_bytes * self.chip.lanes <= POISONED_BYTES:
             self._local[:, : kernel.local_bytes] = POISON
-        order = decoded.order(schedule)
+        plan = decoded.plan(schedule, self._builder, fused=self._fused)
+        if _may_change(kernel, bases, plan.read_late):
+            plan = decoded.plan(schedule, self._builder, fused=False)
 
         def part(thread: int, threads: int, state: State) -> None:
-            run_tasks(decoded.table, order, bases, thread, threads, state)
+            run_tasks(plan.table, plan.order, bases, thread, threads, state)
 
-        state = self._threads.run(part, together=decoded.shared)
+        state = self._threads.run(part, together=plan.shared)
         if state[FOUND]:
-            command = int(order[state[FOUND] - 1]) + 1
+            command = int(plan.order[state[FOUND] - 1]) + 1
             raise self._bad_index(decoded, command, int(state[FOUND + 1]), bases, name)
 
     def _decode(self, kernel: Kernel) -> _Decoded:
@@ -132,13 +178,7 @@ class Machine:
             check_kernel(kernel, self.chip)
             widths = row_bytes_of(kernel.gdma).tolist()
             tasks = [self._builder.transfer(*row) for row in zip(kernel.gdma, widths, strict=True)]
-            bdc_tasks: list[range] = []
-            for record in kernel.bdc:
-                first = len(tasks)
-                tasks.extend(self._builder.tasks(record))
-                bdc_tasks.append(range(first, len(tasks)))
-            shared = shared_ns(tasks) >= SHARED_LAUNCH_NS
-            known = _Decoded(kernel, task_table(tasks), bdc_tasks, shared)
+            known = _Decoded(kernel, tasks, [self._builder.tasks(record) for record in kernel.bdc])
             self._decoded[id(kernel)] = known
         return known
 
@@ -181,6 +221,17 @@ class Machine:
         indices = int(bases[record["index_argument"]]) + int(record["index_offset"])
         index, rows = _index_at(indices + 4 * row), int(record["table_rows"])
         return SimulationError(f"index {row} is {index}, the table has {rows} rows", where=where)
+
+
+def _may_change(kernel: Kernel, bases: Int64Array, numbers: tuple[int, ...]) -> bool:
+    """Whether the kernel writes what one of these arguments refers to."""
+    sizes = [argument.span_bytes for argument in kernel.arguments]
+    return any(
+        bases[number] < bases[other] + sizes[other] and bases[other] < bases[number] + sizes[number]
+        for number in numbers
+        for other, argument in enumerate(kernel.arguments)
+        if argument.access != "read"
+    )
 
 
 def _index_at(host: int) -> int:

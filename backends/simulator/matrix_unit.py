@@ -99,7 +99,7 @@ def pack_columns(
 
 
 @njit(**JIT)
-def _put(value: Any, accumulate: Any, element: Any, address: Any, cell: Any) -> None:
+def put_sum(value: Any, accumulate: Any, element: Any, address: Any, cell: Any) -> None:
     """Write one sum, or add it to the one that is there (f32)."""
     cell[0] = value
     if accumulate:
@@ -141,7 +141,7 @@ def multiply_packed(
                     target = row_address(dst, lane_pitch, lanes, dst_stride, row + i)
                     for j in range(min(BLOCK_COLS, cols - col)):
                         value = sums[i * BLOCK_COLS + j]
-                        _put(value, accumulate, dst_element, target + (col + j) * size, cell)
+                        put_sum(value, accumulate, dst_element, target + (col + j) * size, cell)
 
 
 @njit(**JIT)
@@ -185,4 +185,4 @@ def multiply_direct(
             for i in range(min(DIRECT_ROWS, last - row)):
                 r, c = (other, row + i) if large_is_right else (row + i, other)
                 target = row_address(dst, lane_pitch, lanes, dst_stride, r) + c * size
-                _put(sums[i], accumulate, dst_element, target, cell)
+                put_sum(sums[i], accumulate, dst_element, target, cell)

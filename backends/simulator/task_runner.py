@@ -26,10 +26,12 @@ from numba.extending import intrinsic
 
 from tilewright.backends.encoding import records
 from tilewright.backends.simulator import (
+    code_products,
     codes,
     conversions,
     data_mover,
     dequantization,
+    dequantized_products,
     dot_products,
     host_threads,
     int8_products,
@@ -40,6 +42,7 @@ from tilewright.backends.simulator.codes import quantize_rows, requant_rows
 from tilewright.backends.simulator.conversions import JIT, f32_of_bits
 from tilewright.backends.simulator.data_mover import move_rows
 from tilewright.backends.simulator.dequantization import dequant_rows
+from tilewright.backends.simulator.dequantized_products import multiply_dequantized
 from tilewright.backends.simulator.host_threads import (
     FOUND,
     POSITION_BIT,
@@ -81,12 +84,13 @@ class TaskKind(IntEnum):
     MULTIPLY_CODES_DIRECT = 11
     QUANTIZE_ROWS = 12
     REQUANT_ROWS = 13
+    MULTIPLY_DEQUANTIZED = 14
 
 
 KIND, UNITS, CHUNK, CHUNKS, ARGUMENTS = 0, 1, 2, 3, 4
 """Columns of the table. Chunk number `c` of `CHUNKS` begins at unit `c * CHUNK`."""
 
-TASK_WORDS = ARGUMENTS + 18
+TASK_WORDS = ARGUMENTS + 22
 
 _MOVE, _DEQUANT = int(TaskKind.MOVE_ROWS), int(TaskKind.DEQUANT_ROWS)
 _VECTOR, _TRANSPOSE = int(TaskKind.VECTOR_ROWS), int(TaskKind.TRANSPOSE_ROWS)
@@ -97,6 +101,7 @@ _PACK_CODE_ROWS, _PACK_CODE_COLUMNS = int(TaskKind.PACK_CODE_ROWS), int(TaskKind
 _MULTIPLY_CODES = int(TaskKind.MULTIPLY_CODES)
 _MULTIPLY_CODES_DIRECT = int(TaskKind.MULTIPLY_CODES_DIRECT)
 _QUANTIZE = int(TaskKind.QUANTIZE_ROWS)
+_MULTIPLY_DEQUANTIZED = int(TaskKind.MULTIPLY_DEQUANTIZED)
 
 
 def _words(count: int) -> Any:
@@ -117,7 +122,8 @@ def _words(count: int) -> Any:
 
 
 _words_8, _words_9, _words_10, _words_11 = _words(8), _words(9), _words(10), _words(11)
-_words_12, _words_14, _words_15, _words_18 = _words(12), _words(14), _words(15), _words(18)
+_words_12, _words_14, _words_15 = _words(12), _words(14), _words(15)
+_words_18, _words_22 = _words(18), _words(22)
 
 
 @njit(**JIT)
@@ -129,6 +135,16 @@ def _move(first: Any, last: Any, words: Any, bases: Any) -> Any:
     view = bases[argument] + offset
     local = (to_local, row_bytes, lane_pitch, lanes, tile, stride)
     return move_rows(first, last, *local, view, pitch, indices, table_rows)
+
+
+@njit(**JIT)
+def _multiply_dequantized(first: Any, last: Any, words: Any, bases: Any) -> None:
+    """A MM that dequantizes: its codes are in local memory, or where an argument is."""
+    lanes, argument, codes = words[8], words[14], words[15]
+    if argument >= 0:
+        lanes, codes = 1, bases[argument] + codes
+    before = words[:14]
+    multiply_dequantized(first, last, *before, codes, words[16], lanes, *words[17:])
 
 
 @njit(**JIT)
@@ -163,6 +179,8 @@ def _execute(table: Any, task: Any, first: Any, last: Any, bases: Any) -> Any:
         multiply_codes(first, last, *_words_10(at))
     elif kind == _MULTIPLY_CODES_DIRECT:
         multiply_codes_direct(first, last, *_words_12(at))
+    elif kind == _MULTIPLY_DEQUANTIZED:
+        _multiply_dequantized(first, last, _words_22(at), bases)
     elif kind == _QUANTIZE:
         quantize_rows(first, last, *_words_9(at))
     else:
@@ -228,10 +246,12 @@ def _make_run_tasks(fingerprint: int) -> Callable[..., None]:
 COMPILED_MODULES = [
     element_types,
     records,
+    code_products,
     codes,
     conversions,
     data_mover,
     dequantization,
+    dequantized_products,
     dot_products,
     host_threads,
     int8_products,

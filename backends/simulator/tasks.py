@@ -23,13 +23,12 @@ from tilewright.backends.encoding.records import (
     UnaryCode,
 )
 from tilewright.backends.simulator import int8_products
+from tilewright.backends.simulator.dequantized_products import NO_ZERO_POINTS
 from tilewright.backends.simulator.dot_products import BLOCK_COLS, BLOCK_ROWS, DIRECT_ROWS, VECTOR
+from tilewright.backends.simulator.fusion import FEW_ROWS
 from tilewright.backends.simulator.host_threads import MAX_CHUNKS
 from tilewright.backends.simulator.task_runner import TASK_WORDS, TaskKind
 from tilewright.dialects.element_types import I8, element_by_code
-
-FEW_ROWS = 4
-"""An operand of at most so many rows is multiplied with the other one where it lies."""
 
 CHUNK_NS = 8000
 """Tasks are split into chunks that take about so long; taking one is a compare and swap."""
@@ -89,6 +88,11 @@ class TaskBuilder:
         self._lane_pitch = lane_pitch
         self._scratch = np.zeros(0, np.float32)
         self._outgrown: list[Any] = []
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of the chip."""
+        return self._lanes
 
     def transfer(self, record: Any, row_bytes: int) -> Task:
         """The task of a checked GDMA record."""
@@ -163,6 +167,34 @@ class TaskBuilder:
         immediate = int(record["immediate"].view(np.uint32))
         arguments = (opcode, function, cols, *turned, immediate, *memory, *dst, *a, *b, mode)
         return [Task(TaskKind.VECTOR_ROWS, rows, 1, work, arguments)]
+
+    def dequantized_product(self, multiply: Any, dequant: Any, load: Any) -> list[Task]:
+        """The tasks of a MM that dequantizes its weights: checked records (see `fusion`), `load` is
+        None where the codes are in local memory."""
+        rows, cols, depth = (int(multiply[name]) for name in ("rows", "cols", "depth"))
+        b_is_large = rows < cols
+        few, many = min(rows, cols), max(rows, cols)
+        pitch = 4 * _round_up(depth, VECTOR)
+        scratch = self._reserve(few * pitch)
+        small = self._operand(multiply, "a" if b_is_large else "b")
+        codes = (-1, *self._operand(dequant, "a")[:2])
+        if load is not None:
+            codes = (int(load["argument"]), int(load["global_offset"]), int(load["pitch"]))
+        zeros = (NO_ZERO_POINTS.ctypes.data, 0, 0)
+        if int(dequant["flags"]) & BdcFlag.ZERO_POINT:
+            zeros = (self._local + int(dequant["c"]["offset"]), int(dequant["c"]["stride"]), 1)
+        arguments = (
+            *(depth, int(dequant["depth"]), int(b_is_large), scratch, few, pitch),
+            int(bool(int(multiply["flags"]) & BdcFlag.ACCUMULATE)),
+            *(self._lane_pitch, self._lanes, *self._operand(multiply, "dst")),
+            *(int(dequant["function"]), int(dequant["dst_element"]), *codes),
+            *(*self._operand(dequant, "b")[:2], *zeros),
+        )
+        work = few * many * depth // _SUMMED
+        return [
+            self._pack(TaskKind.PACK_ROWS, few, (few, depth), small, scratch, pitch),
+            Task(TaskKind.MULTIPLY_DEQUANTIZED, many, DIRECT_ROWS, work, arguments),
+        ]
 
     def _operand(self, record: Any, name: str) -> Operand:
         operand = record[name]

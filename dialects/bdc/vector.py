@@ -99,7 +99,7 @@ class DequantOp(TileOp):
     result. Zero points are bytes, signed; left out, they are 0.
 
     ```mlir
-    %w = bdc.dequant u4 %codes, %scale zero %zero :
+    %w4 = bdc.dequant u4 %packed, %scales zero %zeros :
       !bdc.local<384x2048xi8>, !bdc.local<384x64xf16> zero !bdc.local<384x64xi8>
       -> !bdc.local<384x4096xf16>
     ```

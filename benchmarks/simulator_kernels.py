@@ -1,0 +1,144 @@
+"""The simulator's kernels of one linear layer [M, 4096] x [4096, 13696] on quantized weights.
+
+M = 1 beside reading the weight once (a NumPy sum over its bytes, as int64), in one thread and in
+two; M = 512 beside NumPy's sgemm of f32 matrices of the same sizes, which has them ready. Rounds
+alternate; seconds are medians, ratios medians of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from timing import paired, report
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Block, Region
+
+from tilewright.backends.chip import load_chip
+from tilewright.backends.program import Kernel
+from tilewright.backends.simulator.machine import Machine
+from tilewright.dialects import tpu
+from tilewright.dialects.bdc.program import ProgramOp
+from tilewright.dialects.context import make_context
+from tilewright.dialects.element_types import F16, I8, ElementType, tensor_type
+from tilewright.dialects.quantization import CodeFormat, Scheme, parse_scheme
+from tilewright.passes.kernels.program import kernel_of
+from tilewright.passes.registry import PASSES
+
+Array = NDArray[Any]
+
+K, N = 4096, 13696
+SCHEMES = ("w8a16", "w4a16", "w8a16-g64-zp", "w4a16-channel-absmax", "f8e4m3")
+LOWERING = (
+    *("tile-for-local-memory", "double-buffer", "allocate-local-memory", "insert-waits"),
+    "emit-commands",
+)
+LIMIT = 1.5
+ROUNDS = 9
+CHIP = load_chip("bm1684x")
+
+
+def main() -> None:
+    """Print the two ratios of each scheme."""
+    for name in SCHEMES:
+        scheme = parse_scheme(name)
+        weight = weight_parts(scheme)
+        for m in (1, 512):
+            measure(name, m, runner(kernel_of_layer(scheme, m), m, weight), weight)
+
+
+def measure(name: str, m: int, run: Callable[[], object], weight: list[Array]) -> None:
+    """Print a kernel's seconds beside those of its peer."""
+    run()
+    if m == 1:
+        size = sum(part.nbytes for part in weight)
+        for threads in (1, 2):
+            mine, other, ratio = paired(run, lambda t=threads: read(weight, t), ROUNDS)
+            print(
+                f"{name}, M = 1: {1e3 * mine:.2f} ms, reading {size / 1e6:.1f} MB in {threads} "
+                f"threads {1e3 * other:.2f} ms ({size / other / 1e9:.1f} GB/s)"
+            )
+            report(f"{name}, M = 1: of reading in {threads} threads", ratio, LIMIT, "x")
+        return
+    random = np.random.default_rng(1)
+    x = random.standard_normal((m, K), dtype=np.float32)
+    w = random.standard_normal((N, K), dtype=np.float32)
+    out = np.empty((m, N), np.float32)
+    mine, other, ratio = paired(run, lambda: np.matmul(x, w.T, out=out), 3)
+    rate = 2e-9 * m * K * N
+    print(
+        f"{name}, M = {m}: {mine:.3f} s ({rate / mine:.0f} GFLOP/s), "
+        f"sgemm {other:.3f} s ({rate / other:.0f} GFLOP/s)"
+    )
+    report(f"{name}, M = {m}: of sgemm", ratio, LIMIT, "x")
+
+
+def read(parts: list[Array], threads: int) -> int:
+    """Read all bytes once: the sum of their words."""
+    words = [part.reshape(-1).view(np.int64) for part in parts]
+    if threads == 1:
+        return sum(int(each.sum()) for each in words)
+    halves = [half for each in words for half in np.array_split(each, threads)]
+    with_first = [halves[index::threads] for index in range(threads)]
+    return sum(_POOL.map(lambda mine: sum(int(each.sum()) for each in mine), with_first))
+
+
+_POOL = ThreadPoolExecutor(2)
+
+
+def weight_parts(scheme: Scheme) -> list[Array]:
+    """Random codes, scales and zero points."""
+    random = np.random.default_rng(0)
+    codes = random.integers(-128, 128, (N, scheme.format.row_bytes(K)), np.int8)
+    if scheme.format.is_float:
+        codes &= np.int8(-65)
+    groups = (N, scheme.groups(K))
+    scale = (random.random(groups, np.float32) + 0.5).astype(np.float16) * np.float16(1e-3)
+    high = 16 if scheme.format == CodeFormat.U4 else 127
+    zero = random.integers(0, high, groups, np.int8)
+    return [codes, scale, *([zero] if scheme.zero_point else [])]
+
+
+def kernel_of_layer(scheme: Scheme, m: int) -> Kernel:
+    """The kernel that the pipeline makes of the layer."""
+    groups = (N, scheme.groups(K))
+    kinds: list[tuple[tuple[int, int], ElementType]] = [
+        ((m, K), F16),
+        ((N, scheme.format.row_bytes(K)), I8),
+        (groups, F16),
+        *([(groups, I8)] if scheme.zero_point else []),
+    ]
+    block = Block(arg_types=[tensor_type(shape, element) for shape, element in kinds])
+    x, codes, scale, *zero = block.args
+    op_class: type[tpu.A16MatMul] = tpu.F8A16MatMulOp
+    if not scheme.format.is_float:
+        op_class = tpu.W8A16MatMulOp if scheme.format.bits == 8 else tpu.W4A16MatMulOp
+    properties = {"format": tpu.CodeFormatAttr(scheme.format)} if scheme.format.is_float else {}
+    op = op_class(x, codes, scale, zero=zero[0] if zero else None, properties=properties)
+    block.add_ops([op, func.ReturnOp(op.result)])
+    types = [argument.type for argument in block.args]
+    module = ModuleOp([func.FuncOp("layer", (types, [op.result.type]), Region(block))])
+    context = make_context()
+    for name in LOWERING:
+        PASSES[name]()().apply(context, module)
+    (program,) = (op for op in module.walk() if isinstance(op, ProgramOp))
+    return kernel_of(program)
+
+
+def runner(kernel: Kernel, m: int, weight: list[Array]) -> Callable[[], object]:
+    """Executes the kernel on a machine that has checked it."""
+    x = np.random.default_rng(2).standard_normal((m, K)).astype(np.float16)
+    y = np.zeros((m, N), np.float16)
+    machine = Machine(CHIP)
+    addresses = [CHIP.global_base + (index << 30) for index in range(len(weight) + 2)]
+    for array, address in zip((x, *weight, y), addresses, strict=True):
+        machine.map(address, array, writable=array is y)
+    return lambda: machine.run(kernel, addresses)
+
+
+if __name__ == "__main__":
+    main()
