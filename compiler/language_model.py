@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
 
@@ -41,6 +42,10 @@ class ImportedModel:
     """How the checkpoint's weights are quantized already, if they are."""
     packed: Mapping[str, str] = field(default_factory=dict[str, str], kw_only=True)
     """The schemes of the weights that are, by key."""
+    rows: Mapping[str, npt.NDArray[np.int32]] = field(
+        default_factory=dict[str, npt.NDArray[np.int32]], kw_only=True
+    )
+    """Of packed weights whose output channels are wanted in another order, that order."""
 
     def open_weights(self) -> OpenCheckpoint:
         """The checkpoint, checked against the model.
@@ -53,7 +58,13 @@ class ImportedModel:
         container = open_checkpoint(self.weights)
         try:
             if self.packing is not None:
-                return open_packed(container, self.packing, self.shapes, ignorable=self.ignorable)
+                return open_packed(
+                    container,
+                    self.packing,
+                    self.shapes,
+                    ignorable=self.ignorable,
+                    rows=self.rows,
+                )
             check_dense(container)
             container.check(self.shapes, ignorable=self.ignorable)
         except BaseException:

@@ -25,6 +25,7 @@ from tilewright.compiler.models.llama import Llama
 from tilewright.compiler.models.qwen2 import Qwen2
 from tilewright.dialects.errors import ModelReadError, OptionError, UnsupportedError
 from tilewright.passes.apply_input_order import apply_input_order
+from tilewright.passes.fold_input_order import fold_input_order
 
 CONFIG_NAME = "config.json"
 GENERATION_CONFIG_NAME = "generation_config.json"
@@ -102,9 +103,15 @@ def _as_packed(model: LanguageModel) -> LanguageModel:
     with model.open_weights() as source:
         schemes = packed_schemes(source)
         orders = source.orders if isinstance(source, PackedCheckpoint) else {}
-        tables = apply_input_order(model.module, orders)
+        folded = fold_input_order(model.module, orders, schemes)
+        tables = apply_input_order(model.module, folded.left)
     computed = model.tables
-    return replace(model, packed=schemes, tables=lambda: {**computed(), **tables})
+    return replace(
+        model,
+        packed=schemes,
+        rows=folded.rows,
+        tables=lambda: {**computed(), **tables},
+    )
 
 
 def build_model(fields: Fields, seq: int) -> CausalLM:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -107,10 +107,15 @@ class PackedCheckpoint:
     Packed weights are there under the key of the dense weight that they stand for: `quantized`
     gives their codes; `read_rows`, and all else that reads, their values in f32, exact for scales
     of 16 bits. The inputs of a weight with an entry in `orders` are in that order: column `j` is
-    input `orders[key][j]` of the model.
+    input `orders[key][j]` of the model. So are the output channels of one with an entry in `rows`.
     """
 
-    def __init__(self, container: WeightContainer, layers: Sequence[PackedLayer]) -> None:
+    def __init__(
+        self,
+        container: WeightContainer,
+        layers: Sequence[PackedLayer],
+        rows: Mapping[str, npt.NDArray[np.int32]],
+    ) -> None:
         """Reads the groups of inputs; raises `ModelReadError` where they make no sense."""
         self.container = container
         self.layers: Mapping[str, PackedLayer] = {layer.key: layer for layer in layers}
@@ -118,6 +123,7 @@ class PackedCheckpoint:
         self.orders: Mapping[str, npt.NDArray[np.int32]] = {
             key: order for key, order in orders.items() if order is not None
         }
+        self.rows = rows
         self._lock = threading.Lock()
         self._dense: tuple[str, Array] | None = None
 
@@ -173,7 +179,7 @@ class PackedCheckpoint:
             return None
         scheme, order = layer.scheme, self.orders.get(key)
         scale, element = self._scale(layer)
-        return QuantizedWeight(
+        weight = QuantizedWeight(
             scheme=scheme,
             shape=layer.shape,
             codes=_stored_codes(self._codes(layer, order), scheme, layer.packing.bits),
@@ -181,6 +187,7 @@ class PackedCheckpoint:
             scale_element=element,
             zero=self._zero(layer),
         )
+        return _with_rows(weight, self.rows[key]) if key in self.rows else weight
 
     def read(self, key: str) -> Array:
         """The whole tensor, as `WeightContainer.read`; of a packed one its values in f32."""
@@ -313,9 +320,11 @@ def open_packed(
     shapes: Mapping[str, Sequence[int]],
     *,
     ignorable: Iterable[str] = (),
+    rows: Mapping[str, npt.NDArray[np.int32]] | None = None,
 ) -> PackedCheckpoint:
     """The packed checkpoint in `container`, checked against the tensors `shapes` of the model.
 
+    `rows` are the output channels of weights that are wanted in another order, by key.
     Layers are packed that have a `qweight`. Raises `ModelReadError` for tensors that are missing,
     superfluous or of the wrong shape or type, and where they contradict `packing`.
     """
@@ -334,7 +343,7 @@ def open_packed(
     container.check(expected, ignorable=[*ignorable, *extra])
     for layer in layers:
         _check_types(container, layer)
-    return PackedCheckpoint(container, layers)
+    return PackedCheckpoint(container, layers, rows or {})
 
 
 def check_dense(container: WeightContainer) -> None:
@@ -411,6 +420,12 @@ def _stored_codes(codes: npt.NDArray[np.uint8], scheme: Scheme, bits: int) -> np
     if scheme.format != CodeFormat.U4:
         packed = packed ^ np.uint8(_SIGN_BIT[bits])
     return np.ascontiguousarray(packed).view(np.int8)
+
+
+def _with_rows(weight: QuantizedWeight, rows: npt.NDArray[np.int32]) -> QuantizedWeight:
+    """The weight with its output channels in the order `rows`."""
+    zero = None if weight.zero is None else weight.zero[rows]
+    return replace(weight, codes=weight.codes[rows], scale=weight.scale[rows], zero=zero)
 
 
 def _into(values: Array, out: Array | None) -> Array:
