@@ -187,3 +187,9 @@ def spacing(values: Array, dtype: np.dtype[Any]) -> Array:
 def unit_roundoff(dtype: np.dtype[Any]) -> float:
     """The largest relative error of one rounding to nearest: 2^-11 for f16, 2^-8 for bf16."""
     return float(ml_dtypes.finfo(dtype).eps) / 2
+
+
+def overflow_threshold(dtype: np.dtype[Any]) -> float:
+    """The smallest magnitude that rounds to infinity: the largest value and half a step."""
+    info = ml_dtypes.finfo(dtype)
+    return float(info.max) + float(spacing(np.array([float(info.max)]), dtype)[0]) / 2

@@ -24,7 +24,7 @@ Parts = tuple[Array, ...]
 
 
 class WeightQuantizer(Protocol):
-    """The least that an object has to have; methods named as fields of `Quantizer` add abilities."""
+    """The least that an object has to have. Methods named as `Quantizer`'s fields add abilities."""
 
     def quantize(self, weight: Array, /) -> Sequence[Any]:
         """`(codes[N, K], scale[, zero])` of `weight[N, K]`."""
@@ -54,8 +54,8 @@ class Quantizer:
     deserialize: Callable[[bytes], Sequence[Any]] | None = None
     """What was serialized."""
     matmul: Callable[..., Array] | None = None
-    """`(x[M, K], codes, scale[, zero]) -> y[M, N]`: `x @ weight.T`, with sums in f32 or better and a
-    result of the type of `x`, or of a wider one."""
+    """`(x[M, K], codes, scale[, zero]) -> y[M, N]`: `x @ weight.T`, with sums in f32 or better and
+    a result of the type of `x`, or of a wider one."""
     activations: npt.DTypeLike = np.float16
     """The type of activations that `matmul` takes."""
     int_matmul: Callable[[Array, Array, Array], Array] | None = None

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.dialects.errors import UnsupportedError
-from tilewright.testing.formats import spacing
+from tilewright.testing.formats import overflow_threshold, spacing
 
 Array = npt.NDArray[Any]
 
@@ -42,13 +42,15 @@ def matmul_error_bound(x: Array, weight: Array, result: npt.DTypeLike) -> Array:
     Derivation. Products of 16-bit operands are exact in f32 (f32 operands cost one rounding each:
     covered by K + 1), K terms are added with `gamma(K) |x| |w|^T`. Rounding the sum adds half an
     ulp of the result, taken at the largest value it can have. Never "n ulp of the result": under
-    cancellation the sum is small and its error is not.
+    cancellation the sum is small and its error is not. The bound is infinite where the result may
+    overflow its type.
     """
     left, right = x.astype(np.float64), weight.astype(np.float64)
     magnitude = np.abs(left) @ np.abs(right).T
     inside = magnitude * (gamma(left.shape[1] + 1) + _FLOAT64) + left.shape[1] * _F32_TINY
-    exact = np.abs(left @ right.T)
-    return inside + spacing(exact + inside, np.dtype(result)) / 2
+    largest = np.abs(left @ right.T) + inside
+    bound = inside + spacing(largest, np.dtype(result)) / 2
+    return np.where(largest >= overflow_threshold(np.dtype(result)), np.inf, bound)
 
 
 def dequantized_matmul_error_bound(

@@ -40,8 +40,8 @@ SUBNORMAL_SCALE_ABSMAX = 127 * 2.0**-14
 ZERO_SCALE_ABSMAX = 127 * 2.0**-25
 """3.8e-6: below it, an int8 scale rounds to 0 in f16."""
 LARGEST_F16 = 65504.0
-_ORDINARY = -2
-"""The largest weight of a group in ordinary weights is at least 2^-3."""
+_LEAST_EXPONENT, _MOST_EXPONENT = -2, 4
+"""Largest weights of groups of ordinary weights are from 2^-3 to 2^4."""
 
 
 @st.composite
@@ -327,21 +327,24 @@ def weights(
             largest_f16(size, dtype=dtype),
         ]
     drawn = st.one_of(families)
-    return drawn.map(lambda weight: _raised(weight, scheme)) if ordinary else drawn
+    return drawn.map(lambda weight: moderate(weight, scheme)) if ordinary else drawn
 
 
-def _raised(weight: Array, scheme: Scheme) -> Array:
-    """Groups with a small largest weight times a power of two, so that their scales are normal in
-    f16, and those of half the weights, too."""
+def moderate(weight: Array, scheme: Scheme) -> Array:
+    """Groups times powers of two, so that their largest weights are between 1/8 and 16 and their
+    scales (and those of weights 8 times smaller) normal numbers in f16. (Scales of f8e5m2 ask for
+    weights of at least 7.)"""
     groups = weight.astype(np.float64).reshape(len(weight), scheme.groups(weight.shape[1]), -1)
     _, exponent = np.frexp(np.abs(groups).max(axis=-1, keepdims=True))
-    least = max(_ORDINARY, int(np.ceil(np.log2(code_steps(scheme)))) - 12)
-    raised = np.ldexp(groups, np.maximum(least - exponent, 0))
-    return raised.reshape(weight.shape).astype(weight.dtype)
+    least = max(_LEAST_EXPONENT, int(np.ceil(np.log2(code_steps(scheme)))) - 9)
+    most = max(_MOST_EXPONENT, least + 1)
+    moved = np.ldexp(groups, np.clip(exponent, least, most) - exponent)
+    with np.errstate(under="ignore"):
+        return moved.reshape(weight.shape).astype(weight.dtype)
 
 
 def is_spanning(codes: Array, scheme: Scheme) -> Array:
-    """Of codes `[..., g]`, which groups reach the end (with zero points: both ends) of the range."""
+    """Of codes `[..., g]`, which groups reach the end of the range, with zero points both ends."""
     low, high = code_range(scheme)
     if scheme.zero_point:
         return (codes.min(axis=-1) == low) & (codes.max(axis=-1) == high)

@@ -12,7 +12,7 @@ from tilewright.testing.suite.property import Array, Case, quantizer_property, r
 
 _NEEDS = ("calibrate",)
 _CLOSE = 2.0**-5
-"""Histograms may be binned anew when their range grows; results may move by so much of the range."""
+"""Of the largest value: histograms may be binned anew when their range grows."""
 
 
 @st.composite

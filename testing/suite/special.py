@@ -160,7 +160,7 @@ def saturation(subject: Subject, weight: Array) -> None:
     codes = np.abs(subject.groups(made.steps))
     top = np.take_along_axis(codes, largest.argmax(axis=-1)[..., None], axis=-1)[..., 0]
     require_each(
-        (2 * top >= subject.limit) | (largest.max(axis=-1) == 0),
+        (2 * top >= subject.limit - 1) | (largest.max(axis=-1) == 0),
         lambda i: f"the largest weight of group {list(i)} has code {at(top, i)}",
     )
 
