@@ -23,6 +23,7 @@ from tilewright.compiler.quantization.tuning_report import TuningReport
 from tilewright.compiler.weights.container import TensorInfo
 from tilewright.compiler.weights.quantized import QuantizedWeight
 from tilewright.compiler.weights.source import WeightSource
+from tilewright.compiler.workbench.blas_threads import threads_for
 from tilewright.compiler.workbench.pipelines import passes_from_text
 from tilewright.compiler.workbench.runner import run_pipeline
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
@@ -64,7 +65,7 @@ def tune(
         )
     weights = TunedWeights(source)
     data = TuningData(weights, calibration.statistics, quant_of, scale_element)
-    with tuning(data):
+    with tuning(data), threads_for(module):
         run_pipeline(module, chosen)
     ranges = adjusted_ranges(calibration, data.input_scales)
     return weights, TuningReport(passes, tuple(data.reports), ranges)
