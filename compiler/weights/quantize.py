@@ -244,24 +244,3 @@ def _element_of_array(array: Array, name: str) -> ElementType:
         if array.dtype == element.dtype:
             return element
     raise UnsupportedError(f"weight {name!r} is stored as {array.dtype}, not as f16, bf16 or f32")
-
-
-def quantize_w8a16(
-    weight: Array,
-    scale_element: ElementType,
-    *,
-    codes: CodesRule = "stored-scale",
-    name: str = "weight",
-    threads: int = 1,
-    out: Array | None = None,
-) -> tuple[Array, Array]:
-    made = quantize_weight(
-        weight,
-        Scheme(CodeFormat.I8),
-        scale_element,
-        name=name,
-        codes_rule=codes,
-        threads=threads,
-        out=out,
-    )
-    return made.codes, made.scale

@@ -2,9 +2,10 @@
 
 Floats are small integers times a power of two, which f16, bf16 and f32 hold exactly. A matrix has
 an element of +-127 steps in every row of its int8 codes, so that its scales, the absolute maximum
-over 127, are powers of two and its codes exact. So a top module, its tpu module in any mode and its
-kernels compute the same function of these inputs, and a comparison in float64 sees nothing but the
-rounding of float64 (docs/workbench.md).
+over 127, are powers of two and its codes exact. So a top module, its tpu module in any dense mode
+or w8a16 and its kernels compute the same function of these inputs, and a comparison in float64 sees
+nothing but the rounding of float64 (docs/workbench.md). By other schemes a matrix is rounded, the
+same at every stage of a tpu module.
 
 What an input must be follows from its uses, traced through calls, views and launches: row indices
 stay below the table's rows, cache positions differ, RoPE tables end in cos 1 and sin 0, masks do
@@ -24,12 +25,14 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
-from tilewright.compiler.weights.quantize import quantize_w8a16
+from tilewright.compiler.weights.parts import int8_parts
+from tilewright.compiler.weights.quantize import quantize_weight
 from tilewright.compiler.workbench.roles import Role, Roles
 from tilewright.dialects import graph, tpu
-from tilewright.dialects.element_types import F32, ElementType
+from tilewright.dialects.element_types import BF16, F32, ElementType
 from tilewright.dialects.errors import OptionError
 from tilewright.dialects.graph import shape_of, storage_of
+from tilewright.dialects.quantization import DEFAULT_SCHEME, Scheme, parse_scheme
 from tilewright.dialects.scopes import functions_of, walk_calls
 
 Array = npt.NDArray[Any]
@@ -50,6 +53,8 @@ _TYPICAL_CODE = 73.0
 """Standard deviation of codes that are uniform from -127 to 127."""
 _LEAST_EXPONENT = -14
 """Of a scale: the least normal f16."""
+_INT8_RANGES = (127 / 32, 127 / 32)
+"""Of inputs and outputs of int8 layers: scales of 2^-5, which activations are multiples of."""
 _FREE_INDEX = 16
 """Integers that index nothing stay below it."""
 
@@ -105,7 +110,12 @@ class GeneratedInputs:
         """The weight with the resolved `key` in the shape, form and type of a `Weight` op."""
         assert isinstance(op, graph.Weight)
         form, transposed = _form_of(op)
-        return self.stored(key, form, shape_of(op.result), storage_of(op.result), transposed)
+        shape, element = shape_of(op.result), storage_of(op.result)
+        if not isinstance(op, tpu.WeightOp):
+            return self.stored(key, form, shape, element, transposed)
+        scope = key.removesuffix(op.key.data)
+        bias = None if op.bias is None else scope + op.bias.data
+        return self.stored(key, form, shape, element, transposed, op.scheme_name, bias)
 
     def stored(
         self,
@@ -114,22 +124,35 @@ class GeneratedInputs:
         shape: tuple[int, ...],
         element: ElementType,
         transposed: bool = False,
+        scheme: str = DEFAULT_SCHEME,
+        bias: str | None = None,
     ) -> Array:
         """The weight with the resolved `key` in a form, shape and type of a tpu module."""
-        made = (key, form, transposed, shape, element.name)
+        made = (key, form, scheme, transposed, shape, element.name)
         if made not in self._weights:
             source = self._sources.get(key)
             if source is None:
                 source = _Source(shape[::-1] if transposed else shape, Role("matrix"))
-            dense = self._dense(key, source)
-            dense = dense.T if transposed else dense
+            values = self._dense(key, source)
+            values = values.T if transposed else values
             if form != "dense":
-                codes, scales = quantize_w8a16(
-                    dense.astype(np.float32), F32 if form == "codes" else element, name=key
-                )
-                dense = codes if form == "codes" else scales
-            self._weights[made] = np.ascontiguousarray(dense.astype(element.dtype))
+                values = self._part(key, form, values, parse_scheme(scheme), bias)
+            self._weights[made] = np.ascontiguousarray(values.astype(element.dtype))
         return self._weights[made]
+
+    def _part(self, key: str, form: str, matrix: Array, scheme: Scheme, bias: str | None) -> Array:
+        """A part of the quantized `matrix` `[N, K]`. Its scales have the bits of bf16, which the
+        other types have too: so codes and scales go together whatever the scales are stored as."""
+        element = F32 if scheme.int8_activations else BF16
+        made = quantize_weight(matrix.astype(np.float32), scheme, element, name=key)
+        parts = {"codes": made.codes, "scale": made.scale, "zero": made.zero}
+        if form not in parts:
+            added = None if bias is None else self.stored(bias, "dense", (len(matrix),), F32)
+            empty = ~made.codes.any(axis=1)
+            parts = dict(int8_parts(key, made.scale, empty, added, {key: _INT8_RANGES}))
+        part = parts[form]
+        assert part is not None
+        return part
 
     def states(self, module: ModuleOp, function: str) -> dict[str, Array]:
         """A state by resolved key, in its storage type, for each that the function reads."""
@@ -253,7 +276,17 @@ def _form_of(op: graph.Weight) -> tuple[str, bool]:
 
 def _source_shape(op: graph.Weight) -> tuple[int, ...]:
     shape = shape_of(op.result)
+    if isinstance(op, tpu.WeightOp) and op.form.data == tpu.WeightForm.CODES:
+        shape = (shape[0], _depth(op))
     return shape[::-1] if _form_of(op)[1] else shape
+
+
+def _depth(codes: tpu.WeightOp) -> int:
+    """The inputs of a channel whose codes these are: those of a layer that reads them."""
+    for use in codes.result.uses:
+        if isinstance(use.operation, tpu.A16MatMul):
+            return shape_of(use.operation.x)[-1]
+    return shape_of(codes.result)[1] * 8 // parse_scheme(codes.scheme_name).format.bits
 
 
 def _sources(module: ModuleOp, roles: Roles) -> dict[str, _Source]:
@@ -261,7 +294,7 @@ def _sources(module: ModuleOp, roles: Roles) -> dict[str, _Source]:
     found: dict[str, list[_Source]] = {}
     for name in public_functions(module):
         for op, scope in walk_calls(module, name):
-            if isinstance(op, graph.Weight) and _form_of(op)[0] != "scale":
+            if isinstance(op, graph.Weight) and _form_of(op)[0] in ("dense", "codes"):
                 role = roles.of(op.result)
                 if role.channels is not None and _form_of(op)[1]:
                     role = Role(role.kind, channels=1 - role.channels)

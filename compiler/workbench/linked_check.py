@@ -58,7 +58,15 @@ def _session(
 ) -> Session:
     def weight(name: str) -> npt.NDArray[np.generic]:
         slot = plan.weights[name]
-        return inputs.stored(slot.key, slot.form, slot.shape, slot.element, slot.transposed)
+        return inputs.stored(
+            slot.key,
+            slot.form,
+            slot.shape,
+            slot.element,
+            slot.transposed,
+            slot.scheme,
+            slot.bias,
+        )
 
     chip = simulation.chip
     program = simulation.known(link(module, plan, chip))

@@ -14,14 +14,16 @@ from xdsl.dialects.builtin import ModuleOp
 from tilewright.backends.reference.executor import run_function
 from tilewright.backends.reference.numerics import dequantize
 from tilewright.compiler.pipeline import CompileOptions, lower
-from tilewright.compiler.weights.quantize import quantize_w8a16
+from tilewright.compiler.weights.quantize import quantize_weight
 from tilewright.compiler.workbench.inputs import CASES, GeneratedInputs, InputCase
 from tilewright.dialects.context import parse_module
 from tilewright.dialects.dominance import verify_module
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
 from tilewright.dialects.errors import OptionError
+from tilewright.dialects.quantization import parse_scheme
 from tilewright.dialects.scopes import functions_of
 
+W8A16 = parse_scheme("w8a16")
 WHOLE = CompileOptions("w8a16", quant_head=True, quant_embedding=True)
 
 
@@ -81,7 +83,8 @@ def test_matrices_are_their_codes(
     module = module_of(MATRIX.format(n=n, k=k, shape=shape, turned=turned))
     inputs = GeneratedInputs(module, seed=seed)
     stored = inputs.stored("w", "dense", (n, k), F32, transposed=not by_rows)
-    codes, scales = quantize_w8a16(stored, element)
+    made = quantize_weight(stored, W8A16, element)
+    codes, scales = made.codes, made.scale
     assert scales.dtype == element.dtype
     assert (np.abs(codes).max(axis=1) == 127).all()
     exponents = np.log2(scales.astype(np.float64))
@@ -107,8 +110,8 @@ func.func @main(%x: tensor<2x24xf32>, %z: tensor<2x40xf32>)
     inputs = GeneratedInputs(module)
     for transposed, shape in ((False, (40, 24)), (True, (24, 40))):
         stored = inputs.stored("w", "dense", shape, F32, transposed=transposed)
-        codes, scales = quantize_w8a16(stored, F16)
-        assert (dequantize(codes, scales, F32) == stored).all()
+        made = quantize_weight(stored, W8A16, F16)
+        assert (dequantize(made.codes, made.scale, F32) == stored).all()
 
 
 def test_indices_are_legal_wherever_they_lead() -> None:
