@@ -44,6 +44,9 @@ _SCALE_BYTES = 2
 _E4M3_BIAS = 256.0
 """The exponents of E4M3 are 8 less than those of an f16 with the same bits."""
 
+_MAGIC, _MAGIC_BITS, _SIGNED = 2.0**23, 0x4B000000, 128
+"""From 2^23 on, the last bit of an f32 is 1."""
+
 _PICKS_FROM_REGISTERS = (
     config.CPU_NAME is None
     and config.CPU_FEATURES is None
@@ -68,12 +71,11 @@ def _scalar(builder: Any, address: Any, kind: Any) -> Any:
 
 def _scale_of(builder: Any, address: Any, element: Element) -> Any:
     """The f16 or bf16 at `address`, widened, in all lanes."""
-    bits = _scalar(builder, address, _I16)
+    bits = _splat(builder, _scalar(builder, address, _I16), _I16S)
     if element == "f16":
-        value = builder.fpext(builder.bitcast(bits, ir.HalfType()), _F32)
-    else:
-        value = builder.bitcast(builder.shl(builder.zext(bits, _I32), _I32(16)), _F32)
-    return _splat(builder, value, _F32S)
+        return builder.fpext(builder.bitcast(bits, _HALVES), _F32S)
+    wide = builder.shl(builder.zext(bits, _I32S), _constant(_I32S, 16))
+    return builder.bitcast(wide, _F32S)
 
 
 def _rounded(builder: Any, value: Any, element: Element) -> Any:
@@ -97,17 +99,15 @@ def _wide_nibbles(builder: Any, held: Any) -> Any:
 
 
 def _numbers(builder: Any, held: Any, codes: Codes) -> Any:
-    """8-bit floats as f32."""
-    bits = builder.zext(held, _I16S)
+    """8-bit floats as f32; those of E4M3 divided by `_E4M3_BIAS`."""
+    bits = builder.shl(builder.zext(held, _I16S), _constant(_I16S, 8))
     if codes == "f8e5m2":
-        half = builder.shl(bits, _constant(_I16S, 8))
-        return builder.fpext(builder.bitcast(half, _HALVES), _F32S)
-    magnitude = builder.and_(bits, _constant(_I16S, 0x7F))
-    sign = builder.shl(builder.and_(bits, _constant(_I16S, 0x80)), _constant(_I16S, 8))
-    half = builder.or_(sign, builder.shl(magnitude, _constant(_I16S, 7)))
+        return builder.fpext(builder.bitcast(bits, _HALVES), _F32S)
+    # One exponent bit is put between the sign and the others.
+    half = builder.and_(builder.ashr(bits, _constant(_I16S, 1)), _constant(_I16S, 0xBFFF))
     value = builder.fpext(builder.bitcast(half, _HALVES), _F32S)
-    value = builder.fmul(value, _constant(_F32S, _E4M3_BIAS))
-    is_nan = builder.icmp_unsigned("==", magnitude, _constant(_I16S, 0x7F))
+    magnitude = builder.and_(half, _constant(_I16S, 0x3F80))
+    is_nan = builder.icmp_unsigned("==", magnitude, _constant(_I16S, 0x3F80))
     return builder.select(is_nan, _constant(_F32S, float("nan")), value)
 
 
@@ -121,8 +121,14 @@ class _Group:
         self._element: Element = element
         self._signed = signed
         self._scale = _scale_of(builder, scale, element)
-        point = builder.sext(_scalar(builder, zero, _I8), _I32)
-        self._zero = _splat(builder, point, _I32S)
+        if codes == "f8e4m3" and element == "f16":
+            # That is exact, and no f16 is so large that it overflows.
+            self._scale = builder.fmul(self._scale, _constant(_F32S, _E4M3_BIAS))
+        points = _splat(builder, _scalar(builder, zero, _I8), ir.VectorType(_I8, VECTOR))
+        self._zero = builder.sext(points, _I32S)
+        if codes == "i8":
+            least = builder.sitofp(self._zero, _F32S)
+            self._zero = builder.fadd(least, _constant(_F32S, _MAGIC + _SIGNED))
         self._weights: Any = None
         if codes == "nibbles" and _PICKS_FROM_REGISTERS:
             self._weights = self._of_nibbles(builder, ir.Constant(_I32S, list(range(VECTOR))))
@@ -139,10 +145,16 @@ class _Group:
     def weights(self, builder: Any, held: Any) -> Any:
         """The weights of 16 codes."""
         if self._codes == "i8":
-            return self._of_integers(builder, builder.sext(held, _I32S))
+            # The bits of 2^23 + 128 + code: no conversion.
+            magic = _constant(_I32S, _MAGIC_BITS + _SIGNED)
+            lifted = builder.bitcast(builder.xor(builder.zext(held, _I32S), magic), _F32S)
+            steps = builder.fsub(lifted, self._zero)
+            return _rounded(builder, builder.fmul(steps, self._scale), self._element)
         if self._codes != "nibbles":
-            product = builder.fmul(_numbers(builder, held, self._codes), self._scale)
-            return _rounded(builder, product, self._element)
+            numbers = _numbers(builder, held, self._codes)
+            if self._codes == "f8e4m3" and self._element == "bf16":
+                numbers = builder.fmul(numbers, _constant(_F32S, _E4M3_BIAS))
+            return _rounded(builder, builder.fmul(numbers, self._scale), self._element)
         wide = _wide_nibbles(builder, held)
         if self._weights is None:
             return self._of_nibbles(builder, builder.and_(wide, _constant(_I32S, 15)))
