@@ -8,6 +8,8 @@ formula `scales[g_idx] * (codes - zeros[g_idx])` in torch. Formats: `QuantLinear
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,35 +124,43 @@ def _words(values: Array, bits: int, places: list[int] | None = None) -> torch.T
     return torch.from_numpy(words.astype(np.uint32).view(np.int32))
 
 
-def write_packed(
-    folder: Path, original: Any, recipe: Recipe, *, seed: int = 0, keep_dense: tuple[str, ...] = ()
-) -> dict[str, Quantized]:
-    """Quantize the projections of a transformers model, write the checkpoint, and give the model
-    the dense weights that it stands for. Returns the layers by name.
-    """
-    rng = np.random.default_rng(seed)
-    state = {key: value.clone() for key, value in original.state_dict().items()}
+def pack_state(
+    state: Mapping[str, torch.Tensor], names: Collection[str], recipe: Recipe, *, seed: int = 0
+) -> tuple[dict[str, torch.Tensor], dict[str, Quantized]]:
+    """A checkpoint's tensors with the layers `names` packed, and what they are in integers."""
+    packed = {key: value.clone() for key, value in state.items()}
     layers: dict[str, Quantized] = {}
-    shared: dict[tuple[str, int], int] = {}
-    for key in [key for key in state if key.endswith("_proj.weight")]:
-        name = key.removesuffix(".weight")
-        if any(part in name for part in keep_dense):
-            continue
-        weight = state.pop(key)
+    for name in names:
         # Layers that read the same input have the same order, as in a real checkpoint.
-        reads = name.rsplit(".", 1)[0] if name[-6] in "qkvep" else name
-        seed_of = shared.setdefault((reads, weight.shape[1]), int(rng.integers(1 << 30)))
-        layers[name] = quantize(weight, recipe, np.random.default_rng(seed_of))
+        block, _, last = name.rpartition(".")
+        reads = f"{seed} {block} {last if last[0] not in 'qkvgu' else ''}"
+        rng = np.random.default_rng(zlib.crc32(reads.encode()))
+        layers[name] = quantize(packed.pop(f"{name}.weight"), recipe, rng)
         for part, tensor in pack(layers[name], recipe).items():
-            state[f"{name}.{part}"] = tensor
-    original.load_state_dict(
-        {f"{name}.weight": layer.dense().float() for name, layer in layers.items()}, strict=False
-    )
-    folder.mkdir(exist_ok=True)
-    save_file(
-        {key: value.contiguous() for key, value in state.items()}, folder / "model.safetensors"
-    )
-    config = original.config.to_dict()
-    config["quantization_config"] = recipe.config()
-    (folder / "config.json").write_text(json.dumps(config, default=str))
+            packed[f"{name}.{part}"] = tensor
+    return packed, layers
+
+
+def write_packed(
+    folder: Path, original: Any, recipe: Recipe, *, dense: Collection[str] = ()
+) -> dict[str, Quantized]:
+    """Quantize the projections of a transformers model but those that are to stay `dense`, write
+    the checkpoint, and give the model the dense weights that it stands for. Returns the layers by
+    name.
+    """
+    state = original.state_dict()
+    names = [key.removesuffix(".weight") for key in state if key.endswith("_proj.weight")]
+    chosen = [name for name in names if not any(part in name for part in dense)]
+    packed, layers = pack_state(state, chosen, recipe)
+    weights = {f"{name}.weight": layer.dense().float() for name, layer in layers.items()}
+    original.load_state_dict(weights, strict=False)
+    write(folder, packed, {**original.config.to_dict(), "quantization_config": recipe.config()})
     return layers
+
+
+def write(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+    """A checkpoint of one file, and its configuration."""
+    folder.mkdir(exist_ok=True)
+    tensors = {key: value.contiguous() for key, value in state.items()}
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, default=str))
