@@ -1,0 +1,79 @@
+"""`tw calibrate`, then `tw compile --tune`: the tuned weights are in the artifact and run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from tests.compiler.cli.harness import SEQ, Models, Tw, assert_refused
+
+from tilewright.backends.reference import numerics
+from tilewright.compiler.artifact import open_artifact
+from tilewright.compiler.calibration import load_calibration
+from tilewright.compiler.importers.registry import open_source
+from tilewright.compiler.quantization.linear_weights import linear_weights
+from tilewright.compiler.quantization.tuned import tune
+from tilewright.dialects.element_types import F16
+from tilewright.dialects.quantization import parse_scheme
+
+SCHEME = "w4a16-g32"
+
+
+def calibrated(tw: Tw, models: Models, folder: Path, *more: str) -> Path:
+    tokens, calibration = folder / "tokens.json", folder / "m.calib.json"
+    rng = np.random.default_rng(1)
+    tokens.write_text(json.dumps(rng.integers(0, 60, (12, SEQ)).tolist()))
+    result = tw(
+        *("calibrate", models.checkpoint, "-q", "--seq", SEQ, "--data", tokens),
+        *("-o", calibration, *more),
+    )
+    assert result.code == 0
+    return calibration
+
+
+def test_tuned_weights_are_compiled(tw: Tw, models: Models, tmp_path: Path) -> None:
+    """The codes, scales and zero points of the artifact are those that the passes have made."""
+    calibration, artifact = calibrated(tw, models, tmp_path, "--hessian"), tmp_path / "m.twm"
+    result = tw(
+        *("compile", models.checkpoint, "-q", "--seq", SEQ, "-o", artifact, "--json"),
+        *("--quant", SCHEME, "--calibration", calibration, "--tune", "awq-scale,gptq"),
+    )
+    layers = result.json["tuning"]["layers"]
+    rounded = [each["key"] for each in layers if each["pass_name"] == "gptq" and each["changed"]]
+    assert len(rounded) >= 4
+    model = open_source(models.checkpoint, SEQ)
+    linear = linear_weights(model.module)
+    with model.open_weights() as weights:
+        tuned, _ = tune(
+            model.module,
+            weights,
+            load_calibration(calibration),
+            "awq-scale,gptq",
+            lambda key: SCHEME if linear[key].is_layer else "f16",
+        )
+        plain = weights.read(rounded[0])
+    stored = open_artifact(artifact)
+    for key in rounded:
+        kept = tuned.quantized(key)
+        assert kept is not None
+        for part in ("codes", "scale", "zero"):
+            made = stored.weight(f"{key}.{SCHEME}.{part}")
+            np.testing.assert_array_equal(made, getattr(kept, part))
+    nearest = numerics.quantize(plain, parse_scheme(SCHEME), F16)[0]
+    codes = stored.weight(f"{rounded[0]}.{SCHEME}.codes")
+    assert not np.array_equal(codes, numerics.pack_nibbles(nearest))
+    tokens = tw("run", artifact, "--prompt-ids", "5,6", "--max-new-tokens", 2, "--json")
+    assert len(tokens.json["token_ids"]) == 2
+    assert stored.manifest.options["tune"]["passes"] == "awq-scale,gptq"
+    assert "tuned" in stored.manifest.inputs
+
+
+def test_gptq_without_a_hessian_is_refused(tw: Tw, models: Models, tmp_path: Path) -> None:
+    calibration = calibrated(tw, models, tmp_path, "--statistics")
+    result = tw(
+        *("compile", models.checkpoint, "-q", "--seq", SEQ, "-o", tmp_path / "m.twm"),
+        *("--quant", SCHEME, "--calibration", calibration, "--tune", "gptq"),
+    )
+    assert_refused(result, 2, "there is no Hessian of the inputs", "tw calibrate --hessian")
+    assert not (tmp_path / "m.twm").exists()
