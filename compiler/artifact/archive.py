@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from tilewright.dialects.errors import ArtifactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: dense weights and w8a16. 2: weights have schemes, and records of three operands."""
 ALIGNMENT = 4096
 RECOMPILE = "compile the model again"
 

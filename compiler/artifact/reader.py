@@ -22,6 +22,7 @@ from tilewright.compiler.artifact import archive
 from tilewright.compiler.artifact.commands import decode_program
 from tilewright.compiler.artifact.manifest import Manifest, TensorRecord, decode_manifest
 from tilewright.compiler.artifact.validate import program_problems
+from tilewright.compiler.artifact.weight_parts import part_problems
 from tilewright.dialects.element_types import element_by_name
 from tilewright.dialects.errors import ArtifactError, UnsupportedError
 from tilewright.dialects.quantization import CodeFormat
@@ -149,6 +150,8 @@ def _check_weights(manifest: Manifest, data: memoryview, where: str, verify_tens
         )
     for why in _layout_problems(weights.tensors, weights.header_bytes, data):
         raise _damaged(f"{archive.WEIGHTS} is damaged", where, why)
+    for why in part_problems(weights.tensors, data):
+        raise _damaged("the quantized weights of the artifact do not fit together", where, why)
     if verify_tensors:
         _verify_tensors(weights.tensors, data, where)
 

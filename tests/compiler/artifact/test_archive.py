@@ -26,7 +26,9 @@ def test_large_archives(tmp_path: Path, size: int) -> None:
         end = members[-1].end
     path = tmp_path / "large.twm"
     with path.open("wb") as file:
-        for offset, content in archive.structure(members, archive.comment(1, "ab" * 32)):
+        for offset, content in archive.structure(
+            members, archive.comment(archive.FORMAT_VERSION, "ab" * 32)
+        ):
             file.seek(offset)
             file.write(content)
     import mmap
@@ -45,6 +47,6 @@ def test_large_archives(tmp_path: Path, size: int) -> None:
 
 def test_a_directory_that_points_nowhere() -> None:
     end = bytearray(archive._END.pack(0x06054B50, 0, 0, 4, 4, 0, 1 << 20, 0))  # pyright: ignore[reportPrivateUsage]
-    data = bytes(end) + archive.comment(1, "0" * 64)
+    data = bytes(end) + archive.comment(archive.FORMAT_VERSION, "0" * 64)
     with pytest.raises(ArtifactError, match="structure"):
         archive.parse(memoryview(data), "here")

@@ -245,8 +245,8 @@ def test_a_zip_of_someone_else(tmp_path: Path) -> None:
 
 def test_another_version_is_named(example: Example) -> None:
     data = example.path.read_bytes()
-    example.path.write_bytes(data.replace(b"tilewright artifact 1 ", b"tilewright artifact 7 "))
-    with pytest.raises(ArtifactError, match="format version 7; this Tilewright reads 1") as caught:
+    example.path.write_bytes(data.replace(b"tilewright artifact 2 ", b"tilewright artifact 7 "))
+    with pytest.raises(ArtifactError, match="format version 7; this Tilewright reads 2") as caught:
         open_artifact(example.path)
     assert "compile the model again" in str(caught.value)
 

@@ -35,7 +35,7 @@ def flip(position: int) -> Callable[[bytes], bytes]:
 
 
 def other_version(data: bytes) -> bytes:
-    return data.replace(b"tilewright artifact 1 ", b"tilewright artifact 9 ")
+    return data.replace(b"tilewright artifact 2 ", b"tilewright artifact 9 ")
 
 
 WEIGHTS_START = archive.data_offset(archive.WEIGHTS, 0) + 9000
@@ -46,7 +46,7 @@ FAULTS: dict[str, tuple[Callable[[bytes], bytes], tuple[str, ...]]] = {
     "altered weight": (flip(WEIGHTS_START), ("weight '", "is damaged", "SHA-256")),
     "altered end": (flip(-1), ("model.twm",)),
     "altered middle": (lambda data: flip(len(data) // 2)(data), ("damaged", "model.twm")),
-    "another version": (other_version, ("format version 9", "this Tilewright reads 1")),
+    "another version": (other_version, ("format version 9", "this Tilewright reads 2")),
 }
 
 
