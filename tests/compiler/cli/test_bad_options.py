@@ -10,7 +10,7 @@ import pytest
 from tests.compiler.cli.harness import SEQ, Models, Tw, assert_refused, chip_file, names_in
 
 VERBS = (
-    *("compile", "run", "compare", "estimate", "profile", "inspect"),
+    *("compile", "run", "compare", "estimate", "quant-table", "profile", "inspect"),
     *("opt", "trace", "passes", "rules", "ops", "chips", "doctor"),
 )
 
@@ -75,7 +75,7 @@ def test_usage(tw: Tw, arguments: tuple[str, ...], said: str) -> None:
     [
         (("--quant", "int4"), ("unknown quantization 'int4'", "f32, f16, bf16, w8a16")),
         (("--act", "f32"), ("unknown activation type 'f32'", "f16 or bf16")),
-        (("--quant", "f16", "--quant-head"), ("--quant-head", "need --quant w8a16")),
+        (("--quant", "f16", "--quant-head"), ("--quant-head", "need a quantized --quant")),
         (("--seq", 65), ("65 positions are more than the model's 64", "config.json")),
         (("--seq", 0), ("0 positions", "at least one")),
         (("--chip", "tpu9"), ("no chip 'tpu9'", "bm1684x, bm1688, bm1690")),
@@ -117,6 +117,7 @@ def test_estimate_options(tw: Tw, models: Models) -> None:
         ("global_base", "100", "global_base is not a multiple of global_alignment"),
         ("global_bytes", str(1 << 63), "63-bit addresses"),
         ("matrix_width", "{ i8 = 64 }", "matrix_width is a table of positive integers"),
+        ("code_formats", '["i8", "i9"]', "code_formats is a list of i8, i4, u4, f8e4m3, f8e5m2"),
     ],
 )
 def test_impossible_chips(
