@@ -65,6 +65,9 @@ def test_vector_commands_by_hand() -> None:
     assert bdc("add 65x100 dst=f16:0/256 a=f16:16384/256 b=f32:32768/64 column") == 3 + 2 * 7
     assert bdc("add 65x100 dst=f16:0/256 a=f16:16384/256 immediate=1.0") == 3 + 2 * 4
     assert bdc("dequant 65x100 dst=f16:0/256 a=i8:16384/128 b=f32:32768/64") == 3 + 2 * 4
+    groups = "a=i8:16384/64 b=f16:32768/64 c=i8:32832/64 group=20"
+    assert bdc(f"dequant_u4 65x100 dst=f16:0/256 {groups}") == 3 + 2 * 4
+    assert bdc(f"dequant_i4 65x100 dst=f32:0/448 {groups}") == 3 + 2 * 7
     assert bdc("reduce_sum 65x100 dst=f32:0/64 a=f16:16384/256") == 3 + 2 * 7
     assert bdc("fill 65x100 dst=f16:0/256 immediate=0.0") == 3 + 2 * 4
     assert bdc("rotate 65x100 dst=f32:0/448 a=f16:16384/256 turned=100") == 3 + 2 * 7

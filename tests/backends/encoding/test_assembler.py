@@ -35,6 +35,8 @@ bdc 8 reduce_max 64x512 dst=f32:0/64 a=f32:16384/2048
 bdc 9 transpose 64x512 dst=f32:0/256 a=f32:16384/2048
 bdc 10 fill 1x512 dst=f16:0/1024 immediate=-inf replicated
 bdc 11 rotate 64x128 dst=f32:0/512 a=f16:16384/256 turned=64 interleaved
+bdc 12 dequant_u4 64x256 dst=f16:0/512 a=i8:16384/128 b=f16:32768/64 c=i8:32832/64 group=64
+bdc 13 dequant_f8e5m2 64x256 dst=bf16:0/512 a=i8:16384/256 b=bf16:32768/64
 """
 
 

@@ -17,7 +17,7 @@ from tilewright.dialects.element_types import ELEMENT_TYPES, ElementType
 
 Array = npt.NDArray[Any]
 
-OFFSETS = {"a": 0, "b": 65536, "dst": 131072}
+OFFSETS = {"a": 0, "b": 65536, "dst": 131072, "c": 196608}
 """Where `Bench.compute` puts the operands: in different banks."""
 
 
@@ -69,7 +69,7 @@ class Bench:
         result: tuple[int, int, ElementType],
         replicated: str = "",
     ) -> Array:
-        """The result of one BDC command; its line names the operands `{dst}`, `{a}`, `{b}`.
+        """The result of one BDC command; its line names the operands `{dst}`, `{a}`, ...
 
         Operands named in `replicated` are loaded to every lane.
         """
