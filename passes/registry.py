@@ -143,6 +143,7 @@ _KERNEL = (
     *("scf.for", "scf.yield", "gdma.*"),
     *(f"bdc.{name}" for name in ("fill", "view", "mm", "mm_accumulate", "dequant", "unary")),
     *(f"bdc.{name}" for name in ("binary", "scalar", "reduce", "transpose", "rotate")),
+    *(f"bdc.{name}" for name in ("quantize", "dequantize", "requant")),
 )
 
 STAGES: Mapping[str, Stage] = MappingProxyType(

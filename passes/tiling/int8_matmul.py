@@ -129,7 +129,8 @@ def _sizes(total: int, lanes: int) -> list[int]:
 
 def estimate_cycles(problem: Int8Problem, tiling: Int8Tiling, chip: Chip) -> int:
     """Cycles of a pipelined kernel without bank conflicts: the first loads, for each further tile
-    of the result the slower of the two engines, then the last tile's compute and store.
+    of the result the slower of the two engines, then the last tile's compute and store. Parts of
+    a split k are as many tiles.
     """
     split = tiling.tk < problem.k
     steps = fill = drain = 0
@@ -142,7 +143,7 @@ def estimate_cycles(problem: Int8Problem, tiling: Int8Tiling, chip: Chip) -> int
             step = max(load + store, compute)
             steps += sweeps * columns * step
             fill = fill or load * tiling.tk // problem.k
-            drain = compute * tiling.tk // problem.k + store - step
+            drain = (compute - step) * tiling.tk // problem.k + store
     return fill + steps + drain
 
 
