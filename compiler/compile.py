@@ -31,6 +31,7 @@ from tilewright.compiler.quantization.tuned import tune
 from tilewright.compiler.quantization.tuning_report import TuningReport
 from tilewright.compiler.weight_requests import weight_requests
 from tilewright.compiler.weights.materialize import WeightProgress
+from tilewright.compiler.weights.parts import Ranges
 from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.context import print_module
 from tilewright.dialects.element_types import element_by_name
@@ -105,7 +106,9 @@ def compile_to_artifact(
         built = build_program(tpu_module, options.chip, on_pass=stage)
         start = perf_counter()
         requests = weight_requests(built.plan, model.tables())
-        stored = writer.write_weights(source_weights, requests, progress=on_weight)
+        stored = writer.write_weights(
+            source_weights, requests, ranges=_ranges(calibration), progress=on_weight
+        )
         stage("weights", perf_counter() - start)
         f32_scales = [
             slot.key
@@ -183,6 +186,12 @@ def prepared(
         calibration = replace(calibration, ranges=tuning.ranges)
     mark_calibrated(model.module, calibration, int8)
     return weights, calibration, tuning
+
+
+def _ranges(calibration: Calibration | None) -> Ranges:
+    """The ranges that the weight store makes tables of int8 layers of."""
+    found = {} if calibration is None else calibration.ranges
+    return {key: (each.input_absmax, each.output_absmax) for key, each in found.items()}
 
 
 def _recorded(

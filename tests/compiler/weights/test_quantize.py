@@ -247,9 +247,7 @@ def test_wrong_arguments() -> None:
         quantize_weight(np.ones((2, 2, 2), np.float16), W8A16, F16)
     with pytest.raises(UnsupportedError, match="float64"):
         quantize_weight(np.ones((2, 2)), W8A16, F32)
-    with pytest.raises(
-        UnsupportedError, match=r"groups of 32 do not divide the 40 inputs of .*'w'"
-    ):
+    with pytest.raises(UnsupportedError, match=r"groups of 32 do not divide the 40 .*'w'"):
         quantize_weight(ones, parse_scheme("w4a16-g32"), F16, name="w")
     scheme = parse_scheme("w4a16-channel")
     with pytest.raises(ValueError, match=r"contiguous i8 array of shape \[2, 20\]"):
