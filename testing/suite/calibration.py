@@ -23,6 +23,8 @@ def _draw_batches(draw: st.DrawFn, subject: Subject) -> Case:
     data = draw(tailed((rows, depth), exponents=(0, 2)) | outliers((rows, depth), exponents=(0, 1)))
     if not data.any():
         data[0, 0] = 1
+    if draw(st.sampled_from([False, False, True])):
+        data = -np.abs(data)
     cut = draw(st.integers(1, rows - 1))
     return data[:cut], data[cut:]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Flaky, Unsatisfiable
 
 from tilewright.dialects.errors import OptionError
@@ -90,9 +90,10 @@ def _chosen(properties: Iterable[str] | None, exclude: Iterable[str]) -> list[Pr
 
 
 def check_property(
-    prop: Property, subject: Subject, *, examples: int | None = None
+    prop: Property, subject: Subject, *, examples: int | None = None, shrink: bool = True
 ) -> PropertyResult:
-    """The verdict on one property: draws cases, and shrinks the first on which it fails."""
+    """The verdict on one property: draws cases, and shrinks the first on which it fails (unless
+    `shrink` is false: for who only wants to know whether it does)."""
     reason = prop.why_not(subject)
     if reason:
         return PropertyResult(prop.id, prop.meaning, Verdict.NOT_APPLICABLE, reason)
@@ -105,6 +106,7 @@ def check_property(
         deadline=None,
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
+        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
     )
     @given(prop.cases(subject))
     def run(case: Case) -> None:
