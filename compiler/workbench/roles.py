@@ -150,7 +150,7 @@ def _kind(op: Operation, index: int) -> RoleKind | None:
     function = op.name.rpartition(".")[2]
     if function in _OF_POSITIVE or (function == "Div" and index == 1):
         return "positive"
-    if isinstance(op, graph.MatMul | tpu.A16MatMul) and index == 1:
+    if isinstance(op, graph.MatMul | tpu.A16MatMul | tpu.Int8MatMulOp) and index == 1:
         return "matrix"
     return None
 
@@ -159,7 +159,7 @@ def _channels(op: Operation, index: int) -> int | None:
     """The axis of output channels of operand `index`, where it is a quantizable matrix."""
     if isinstance(op, graph.MatMul) and index == 1:
         return 1 if op.right_transpose is None else 0
-    if isinstance(op, tpu.A16MatMul) and index == 1:
+    if isinstance(op, tpu.A16MatMul | tpu.Int8MatMulOp) and index == 1:
         return 0
     if isinstance(op, graph.Gather | tpu.W8A16GatherOp) and index == 0:
         return 0

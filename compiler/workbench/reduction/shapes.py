@@ -151,7 +151,8 @@ def _fit_attention(op: graph.Attention) -> None:
 def _matmul(op: Operation, renaming: _Renaming) -> Shape:
     del renaming
     x, right = (graph.shape_of(operand) for operand in op.operands[:2])
-    by_rows = isinstance(op, tpu.A16MatMul) or "right_transpose" in op.properties
+    quantized = isinstance(op, tpu.A16MatMul | tpu.Int8MatMulOp)
+    by_rows = quantized or "right_transpose" in op.properties
     return (*x[:-1], right[-2] if by_rows else right[-1])
 
 
@@ -209,6 +210,9 @@ def _reshaped(op: Operation, renaming: _Renaming) -> Shape:
 _RULES: dict[type[Operation], Rule] = {
     graph.MatMul: _matmul,
     tpu.A16MatMul: _matmul,
+    tpu.Int8MatMulOp: _matmul,
+    tpu.QuantizeOp: _first,
+    tpu.DequantizeOp: _first,
     graph.BatchMatMul: _matmul,
     graph.Gather: _rows,
     tpu.W8A16GatherOp: _rows,

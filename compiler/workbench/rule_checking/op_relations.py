@@ -126,6 +126,19 @@ def _quantized_product(site: Site, depth: Term) -> None:
     _product(site, site.shape("x"), depth, cols, site.optional("bias"))
 
 
+def relate_int8_matmul(site: Site) -> None:
+    """`x[.., k] codes[n, k]`, requantized by the rows of `requant[n, 3]`."""
+    codes = site.shape("codes")
+    site.sizes.equal_shapes(site.shape("requant"), (codes[0], Term(3)))
+    _product(site, site.shape("x"), codes[1], codes[0], None)
+
+
+def relate_one_scale(site: Site) -> None:
+    """`result` has the shape of `x`, and `scale` one element."""
+    relate_same(site)
+    site.sizes.equal_shapes(site.shape("scale"), (ONE, ONE))
+
+
 def relate_batch_matmul(site: Site) -> None:
     """`a[.., m, k] b[.., k, n]`, or `b[.., n, k]` if it is transposed."""
     a, b, sizes = site.shape("a"), site.shape("b"), site.sizes
