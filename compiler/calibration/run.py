@@ -30,6 +30,9 @@ Array = npt.NDArray[Any]
 OnSample = Callable[[int, int], None]
 """Called as `on_sample(done, total)`."""
 
+_LEAST_PRODUCT = 1 << 31
+"""Multiplications of a product that is worth threads: some 40 ms on one core, in f32. Where other
+programs run, waiting for the other thread takes as long."""
 _KEPT_BYTES = 1 << 30
 """Weights that are kept in f32 from one sample to the next; the others are read again."""
 
@@ -66,7 +69,7 @@ def calibrate(
     observer = LayerObserver(hessian=hessian)
     reader = _WeightReader(weights, model.tables())
     names = input_names(model, data.function)
-    with threads_for(model.module):
+    with threads_for(model.module, _LEAST_PRODUCT):
         for index, sample in enumerate(data.samples):
             observer.begin(sample.where, positions=sample.positions, real=sample.tokens)
             run_function(

@@ -27,9 +27,11 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def threads_for(module: ModuleOp) -> AbstractContextManager[object]:
+def threads_for(
+    module: ModuleOp, least_product: int = LEAST_PRODUCT
+) -> AbstractContextManager[object]:
     """One thread for products while the block runs, unless `module` has a large one."""
-    if max(_products(module), default=0) >= LEAST_PRODUCT:
+    if max(_products(module), default=0) >= least_product:
         return nullcontext()
     return _controller().limit(limits=1, user_api="blas")
 
