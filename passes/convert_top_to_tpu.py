@@ -59,14 +59,17 @@ class ConvertTopToTpuPass(ModulePass):
     Options:
 
     - `quant`: the element type of everything (`f32`, `f16`, `bf16`), or the scheme of matrices of
-      linear layers (`w8a16`: int8 codes with a scale a row), everything else in `act`. `int8` needs
-      a calibrated module (the attribute `top.calibration`).
+      linear layers, everything else in `act`: `w8a16` (int8 codes with a scale a row), `w8a16-g64`
+      (a scale for each 64 inputs), `w4a16` (groups of 64, with zero points), `w4a16-g32`,
+      `w4a16-channel`, `w4a16-absmax` (without zero points), `f8e4m3`, `f8e5m2`. `int8` needs a
+      calibrated module (the attribute `top.calibration`).
     - `act`: the activation type of schemes, `f16` or `bf16`.
     - `quant_head`: quantize also the `top.MatMul` with `top.role = "head"`.
     - `quant_embedding`: quantize also the table of the `top.Gather` with `top.role = "embedding"`.
 
     The result of the head, and of a matrix product that a public function returns, is f32. Weights
-    with `top.scale = "f32"` (see `specialize_weights`) have f32 scales.
+    with `top.scale = "f32"` (see `specialize_weights`) have f32 scales, those with `top.quant` that
+    scheme or element type.
 
     How an op is converted is said by a lowering (`tilewright.passes.lowerings`); its application is
     a step. An op whose step is held back stays as it is: operands are cast to f32 for it, and its
