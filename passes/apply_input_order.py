@@ -113,13 +113,14 @@ class _Reordering:
 
 def _products(function: FuncOp, chosen: Callable[[top.WeightOp], bool]) -> Iterator[top.MatMulOp]:
     """The products that read the `chosen` weights, in their order; nothing else may read one."""
-    weights = {op.result for op in function.walk() if isinstance(op, top.WeightOp) and chosen(op)}
+    weights: set[SSAValue] = {
+        op.result for op in function.walk() if isinstance(op, top.WeightOp) and chosen(op)
+    }
     for op in function.walk():
         read = weights.intersection(op.operands)
         if not read:
             continue
-        fits = isinstance(op, top.MatMulOp) and read == {op.right} and op.x not in read
-        if not fits or op.right_transpose is None or len(shape_of(op.x)) != 2:
+        if not isinstance(op, top.MatMulOp) or not _takes_order(op, read):
             raise IRError(
                 "the inputs of a weight cannot be put in order",
                 where=where_of(op),
@@ -127,3 +128,9 @@ def _products(function: FuncOp, chosen: Callable[[top.WeightOp], bool]) -> Itera
                 "an order of their own",
             )
         yield op
+
+
+def _takes_order(product: top.MatMulOp, read: set[SSAValue]) -> bool:
+    """Whether the weights `read` are the transposed right operand, and `x` is of rank 2."""
+    transposed = product.right_transpose is not None and read == {product.right}
+    return transposed and product.x not in read and len(shape_of(product.x)) == 2

@@ -64,4 +64,4 @@ def unpack_nibbles(packed: Bytes) -> Bytes:
 
 def pack_nibbles(values: Bytes) -> Bytes:
     """Values 0..15 `[R, C]`, with C even, as bytes `[R, C / 2]`, the first in the low nibble."""
-    return values[:, 0::2] | (values[:, 1::2] << 4)
+    return values[:, 0::2] | np.left_shift(values[:, 1::2], np.uint8(4))

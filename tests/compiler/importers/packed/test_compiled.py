@@ -23,8 +23,8 @@ from tilewright.dialects.errors import OptionError
 PROMPT, FOLLOWING = [3, 1, 4, 1, 5], [9, 2]
 TOLERANCE = {"f16": 0.02, "bf16": 0.16}
 """Of logits of about 1: activations are rounded some 40 times on the way, by up to 2^-11 (2^-8) of
-their size each, at random: sqrt(40) 2^-11 times 4 for the worst of 288 logits is 0.012 (0.1). A
-zero point that is one too large moves logits by more than 0.3."""
+their size each, at random: sqrt(40) 2^-11 times 4 for the worst of 288 logits is 0.012 (0.1).
+Zero points that are one too large move them by 3, an inverted order of inputs by 2.3."""
 RECIPES = {
     "gptq-4-sym": (Recipe(sym=True), "f16", "w4a16-g32-absmax"),
     "gptq-4-asym-order": (Recipe(desc_act=True), "f16", "w4a16-g32"),
