@@ -47,6 +47,20 @@ class AwqScalePass(ModulePass):
     }
     ```
 
+    -->
+
+    ```mlir
+    func.func @f(%x: tensor<4x64xf32>) -> tensor<4x32xf32> {
+      %g = top.Weight "norm.weight" : tensor<64xf32>  // divided by s
+      %h = top.RMSNorm %x weight %g {eps = 9.99999974E-6 : f32} :
+        tensor<4x64xf32>, tensor<64xf32> -> tensor<4x64xf32>
+      %w = top.Weight "proj.weight" : tensor<32x64xf32>  // columns multiplied by s
+      %y = top.MatMul %h, %w {right_transpose} :
+        tensor<4x64xf32>, tensor<32x64xf32> -> tensor<4x32xf32>
+      func.return %y : tensor<4x32xf32>
+    }
+    ```
+
     The factors are `s = mean|x_k|^alpha`, divided by `sqrt(max s * min s)`; of `grid` values of
     alpha from 0 to 1 the one with the least output error `tr(dW H dW^T)` after rounding to nearest
     is taken, summed over the layers that read the input. Inputs that nothing can be divided for
@@ -54,7 +68,8 @@ class AwqScalePass(ModulePass):
 
     Requires a verified module of `func` and `top` ops, and runs inside `tuning`; raises
     `OptionError` elsewhere, and after `gptq`. With statistics without Hessians inputs are taken as
-    uncorrelated.
+    uncorrelated. Guarantees that the output errors of the layers that read an input do not grow,
+    taken together.
 
     Option `grid`: values of alpha. Option `rows`: output channels of a layer that are looked at
     for the choice, 0 for all. Option `clip`: afterwards, limit the weights of each group to the

@@ -33,15 +33,27 @@ class GptqPass(ModulePass):
     }
     ```
 
+    -->
+
+    ```mlir
+    func.func @f(%x: tensor<4x64xf32>) -> tensor<4x32xf32> {
+      %w = top.Weight "proj.weight" : tensor<32x64xf32>  // kept as codes, scales, zero points
+      %y = top.MatMul %x, %w {right_transpose} :
+        tensor<4x64xf32>, tensor<32x64xf32> -> tensor<4x32xf32>
+      func.return %y : tensor<4x32xf32>
+    }
+    ```
+
     Requires a verified module of `func` and `top` ops, and runs inside `tuning` with statistics
-    that have Hessians; raises `OptionError` elsewhere. Layers that stay dense are left alone; 8-bit
-    floats are left to rounding to nearest, and so is a layer whose output error would not shrink.
-    Rescaling passes (`awq-scale`, `smooth-quant`) go before it.
+    that have Hessians; raises `OptionError` elsewhere. Rescaling passes (`awq-scale`,
+    `smooth-quant`) go before it. Guarantees that no layer's output error grows on the calibration's
+    inputs: a layer for which rounding to nearest is better is left to it. So are layers in 8-bit
+    floats; those that stay dense are left alone.
 
     Option `percdamp`: what is added to the Hessian's diagonal, as a part of its mean. Option
-    `act-order`: columns with the largest inputs first, the scales of groups those of the weights as
-    they are (the stored layout does not change). Without it, option `static-groups`: also then;
-    else scales are found when a group is reached.
+    `act_order`: columns with the largest inputs first, the scales of groups those of the weights as
+    they are (the stored layout does not change). Without it, option `static_groups`: such scales
+    nevertheless; else they are found when a group is reached.
     """
 
     name = "gptq"

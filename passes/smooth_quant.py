@@ -45,12 +45,27 @@ class SmoothQuantPass(ModulePass):
     }
     ```
 
+    -->
+
+    ```mlir
+    func.func @f(%x: tensor<4x64xf32>) -> tensor<4x32xf32> {
+      %g = top.Weight "norm.weight" : tensor<64xf32>  // divided by s
+      %h = top.RMSNorm %x weight %g {eps = 9.99999974E-6 : f32} :
+        tensor<4x64xf32>, tensor<64xf32> -> tensor<4x64xf32>
+      %w = top.Weight "proj.weight" : tensor<32x64xf32>  // columns multiplied by s
+      %y = top.MatMul %h, %w {right_transpose} :
+        tensor<4x64xf32>, tensor<32x64xf32> -> tensor<4x32xf32>
+      func.return %y : tensor<4x32xf32>
+    }
+    ```
+
     The factors are `s_k = max|x_k|^alpha / max|w_k|^(1 - alpha)`, over all inputs of the
     calibration and all int8 layers that read them, divided by `sqrt(max s * min s)`. They go into
     the normalization before the layers; inputs that come from elsewhere stay as they are, for the
     range of another layer's output would change.
 
-    Layers whose output error would grow stay as they are. That error is the one of the weights,
+    Guarantees that the output errors of the layers that read an input do not grow, taken together:
+    else they stay as they are. That error is the one of the weights,
     `tr(dW H dW^T)`, and the one of the inputs: uniform within a step of `max|x| / 127`, so of
     energy `step^2 / 12`, but never more than the input itself, which may be rounded to 0.
     Calibrated ranges of inputs change with the factors: `TuningData.input_scales` has what they
