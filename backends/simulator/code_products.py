@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tilewright.backends.simulator.dot_products import (
@@ -47,11 +46,10 @@ _E4M3_BIAS = 256.0
 _MAGIC, _MAGIC_BITS, _SIGNED = 2.0**23, 0x4B000000, 128
 """From 2^23 on, the last bit of an f32 is 1."""
 
-_PICKS_FROM_REGISTERS = (
-    config.CPU_NAME is None
-    and config.CPU_FEATURES is None
-    and bool(llvm.get_host_cpu_features().get("avx512f"))
-)
+
+def picks_from_registers(context: Any) -> bool:
+    """Whether code is made for hosts that pick 16 floats from a register (AVX-512F)."""
+    return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
 
 
 def _splat(builder: Any, value: Any, kind: Any) -> Any:
@@ -115,9 +113,16 @@ class _Group:
     """What is known of a group of a row before its codes are: scale, zero point, or all weights."""
 
     def __init__(
-        self, builder: Any, codes: Codes, element: Element, scale: Any, zero: Any, signed: Any
+        self,
+        builder: Any,
+        codes: Codes,
+        element: Element,
+        places: tuple[Any, Any],
+        signed: Any,
+        in_registers: bool,
     ) -> None:
-        self._codes = codes
+        scale, zero = places
+        self._codes: Codes = codes
         self._element: Element = element
         self._signed = signed
         self._scale = _scale_of(builder, scale, element)
@@ -130,7 +135,7 @@ class _Group:
             least = builder.sitofp(self._zero, _F32S)
             self._zero = builder.fadd(least, _constant(_F32S, _MAGIC + _SIGNED))
         self._weights: Any = None
-        if codes == "nibbles" and _PICKS_FROM_REGISTERS:
+        if codes == "nibbles" and in_registers:
             self._weights = self._of_nibbles(builder, ir.Constant(_I32S, list(range(VECTOR))))
 
     def _of_integers(self, builder: Any, integers: Any) -> Any:
@@ -197,7 +202,13 @@ def _loop(builder: Any, count: Any, carried: list[Any], body: Any) -> list[Any]:
     return results
 
 
-def _codes_block(codes: Codes, element: Element) -> Any:
+def make_codes_block(codes: Codes, element: Element) -> Any:
+    """A compiled function of four rows of codes: their dot products with a row of f32, to `out`.
+
+    Its arguments are addresses of the rows of codes, scales and zero points; bytes from a zero
+    point to the next; 8 for nibbles in two's complement, else 0; the address of the f32 row;
+    groups, steps of 16 codes in each; codes behind the last step (of one group); and `out`.
+    """
     rows = DIRECT_ROWS
 
     @intrinsic
@@ -226,6 +237,7 @@ def _codes_block(codes: Codes, element: Element) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             held, scales, zeros = (arguments[i * rows : (i + 1) * rows] for i in range(3))
             zero_step, signed, right, groups, steps, rest, out = arguments[3 * rows :]
+            in_registers = picks_from_registers(context)
             flip = _splat(builder, builder.trunc(signed, _I32), _I32S)
             kind, size = _held_type(codes), _STEP_BYTES[codes]
 
@@ -233,11 +245,9 @@ def _codes_block(codes: Codes, element: Element) -> Any:
                 at = builder.mul(group, _I64(_SCALE_BYTES))
                 zero_at = builder.mul(group, zero_step)
                 pairs = zip(scales, zeros, strict=True)
+                places = [(builder.add(s, at), builder.add(z, zero_at)) for s, z in pairs]
                 return [
-                    _Group(
-                        builder, codes, element, builder.add(s, at), builder.add(z, zero_at), flip
-                    )
-                    for s, z in pairs
+                    _Group(builder, codes, element, place, flip, in_registers) for place in places
                 ]
 
             def group_body(group: Any, sums: list[Any]) -> list[Any]:
@@ -285,11 +295,11 @@ def _codes_block(codes: Codes, element: Element) -> Any:
     return block
 
 
-codes_block_i8_f16 = _codes_block("i8", "f16")
-codes_block_i8_bf16 = _codes_block("i8", "bf16")
-codes_block_nibbles_f16 = _codes_block("nibbles", "f16")
-codes_block_nibbles_bf16 = _codes_block("nibbles", "bf16")
-codes_block_f8e4m3_f16 = _codes_block("f8e4m3", "f16")
-codes_block_f8e4m3_bf16 = _codes_block("f8e4m3", "bf16")
-codes_block_f8e5m2_f16 = _codes_block("f8e5m2", "f16")
-codes_block_f8e5m2_bf16 = _codes_block("f8e5m2", "bf16")
+codes_block_i8_f16 = make_codes_block("i8", "f16")
+codes_block_i8_bf16 = make_codes_block("i8", "bf16")
+codes_block_nibbles_f16 = make_codes_block("nibbles", "f16")
+codes_block_nibbles_bf16 = make_codes_block("nibbles", "bf16")
+codes_block_f8e4m3_f16 = make_codes_block("f8e4m3", "f16")
+codes_block_f8e4m3_bf16 = make_codes_block("f8e4m3", "bf16")
+codes_block_f8e5m2_f16 = make_codes_block("f8e5m2", "f16")
+codes_block_f8e5m2_bf16 = make_codes_block("f8e5m2", "bf16")

@@ -143,8 +143,9 @@ def _multiply_dequantized(first: Any, last: Any, words: Any, bases: Any) -> None
     lanes, argument, codes = words[8], words[14], words[15]
     if argument >= 0:
         lanes, codes = 1, bases[argument] + codes
-    before = words[:14]
-    multiply_dequantized(first, last, *before, codes, words[16], lanes, *words[17:])
+    where = (codes, words[16], lanes)
+    arguments = (*words[:14], *where, *words[17:])
+    multiply_dequantized(first, last, *arguments)
 
 
 @njit(**JIT)

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from numba import njit
 from tests.passes.kernels.test_matmul import CHIP, kernel_for
 from tests.passes.kernels.test_quantized_matmul import SCHEMES, op_of, random_parts
 
 from tilewright.backends.program import Kernel
+from tilewright.backends.simulator import code_products
 from tilewright.backends.simulator.fusion import fusions
 from tilewright.backends.simulator.machine import Machine
 from tilewright.backends.simulator.schedule import Schedule, execution_order
@@ -82,7 +84,7 @@ def test_what_the_kernel_writes_is_read_when_its_command_says() -> None:
         last = addresses[1] + shared.size - 1500 * 2 - 5000
         machine.run(kernel, [*addresses, last])
         outcomes.append(shared.copy())
-    assert np.array_equal(*outcomes)
+    assert np.array_equal(outcomes[0], outcomes[1])
 
 
 def test_scales_in_f32_are_not_fused() -> None:
@@ -138,4 +140,35 @@ def test_what_is_read_again_is_in_local_memory(
             machine.map(address, array, writable=access == "write")
         machine.run(kernel, addresses)
         outputs.append(out.view(np.uint16))
-    assert np.array_equal(*outputs)
+    assert np.array_equal(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("signed", [0, 8])
+def test_hosts_that_pick_from_no_register_compute_the_same(
+    monkeypatch: pytest.MonkeyPatch, signed: int
+) -> None:
+    numbers = np.random.default_rng(9)
+    codes = numbers.integers(-128, 128, (4, 27)).astype(np.int8)
+    scales = numbers.random((4, 1)).astype(np.float16)
+    zeros = numbers.integers(-9, 9, (4, 1)).astype(np.int8)
+    x = np.zeros(64, np.float32)
+    x[:53] = numbers.standard_normal(53)
+    sums: list[Array] = []
+    for as_the_host in (True, False):
+        if not as_the_host:
+            monkeypatch.setattr(code_products, "picks_from_registers", lambda _: False)
+        block = code_products.make_codes_block("nibbles", "f16")
+
+        @njit
+        def run(a: Any, b: Any, c: Any, others: Any, block: Any = block) -> None:
+            block(*a, *b, *c, *others)
+
+        out = np.zeros(4, np.float32)
+        rows = [tuple(row.ctypes.data for row in part) for part in (codes, scales, zeros)]
+        run(*rows, (1, signed, x.ctypes.data, 1, 3, 5, out.ctypes.data))
+        sums.append(out.view(np.uint32))
+    assert np.array_equal(sums[0], sums[1])
+    held = (codes.view(np.uint8)[:, :, None] >> np.array([0, 4])) & 15
+    values = ((held.reshape(4, 54)[:, :53].astype(int) ^ signed) - signed) - zeros
+    weights = (values * scales.astype(np.float64)).astype(np.float16).astype(np.float64)
+    np.testing.assert_allclose(sums[0].view(np.float32), weights @ x[:53], rtol=1e-4, atol=1e-4)
