@@ -16,7 +16,12 @@ from tilewright.compiler.weights.layout import (
     group_requests,
     part_shape,
 )
-from tilewright.compiler.weights.parts import Ranges, check_ranges, small_parts
+from tilewright.compiler.weights.parts import (
+    Ranges,
+    check_ranges,
+    empty_channels,
+    small_parts,
+)
 from tilewright.compiler.weights.quantize import quantize_weight
 from tilewright.dialects.element_types import F32, ElementType
 from tilewright.dialects.errors import ModelReadError
@@ -64,7 +69,7 @@ def _parts(
         if key not in weights:
             raise _missing(key, weights)
         bias = weights[key].astype(np.float32)
-    empty = ~made.codes.any(axis=1)
+    empty = empty_channels(made.codes)
     parts = small_parts(group, made.scale, made.zero, empty, bias, ranges)
     parts["codes"] = made.codes
     if "scale" in group.parts:

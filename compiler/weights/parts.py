@@ -38,6 +38,11 @@ def check_ranges(keys: Iterable[str], ranges: Ranges) -> None:
         )
 
 
+def empty_channels(codes: Array) -> Array:
+    """Whether all codes of a channel are 0, `[N]` of codes `[N, K]`."""
+    return np.asarray(~codes.any(axis=1))
+
+
 def small_parts(
     group: QuantizedRequest,
     scale: Array,

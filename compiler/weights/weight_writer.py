@@ -33,6 +33,7 @@ from tilewright.compiler.weights.layout import (
 )
 from tilewright.compiler.weights.parts import (
     Ranges,
+    empty_channels,
     fitting_scale,
     largest_magnitude,
     small_parts,
@@ -183,7 +184,7 @@ class WeightWriter:
             codes = self._buffer("codes", len(rows) * width).view(np.int8).reshape(-1, width)
             quantizer.quantize(rows, codes, scales[part], zeros[part], first + start)
             if scheme.int8_activations:
-                empty[part] = ~codes.any(axis=1)
+                empty[part] = empty_channels(codes)
             self._write(request, start * width, codes, sums[request.name])
         zero = zeros if scheme.zero_point else None
         return _Rounded(store_scales(scales, stored), stored, zero, empty)
@@ -208,7 +209,7 @@ class WeightWriter:
         wanted = F32 if wide else group.scale_element
         scale, element = fitting_scale(finished.scale[rows], finished.scale_element, wanted)
         zero = None if finished.zero is None else finished.zero[rows]
-        return _Rounded(scale, element, zero, ~codes.any(axis=1))
+        return _Rounded(scale, element, zero, empty_channels(codes))
 
     def _check_overflow(self, group: QuantizedRequest, made: _Rounded) -> None:
         largest, channel = largest_magnitude(group.scheme, made.scale, made.zero)

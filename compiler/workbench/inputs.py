@@ -25,7 +25,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
-from tilewright.compiler.weights.parts import int8_parts
+from tilewright.compiler.weights.parts import empty_channels, int8_parts
 from tilewright.compiler.weights.quantize import quantize_weight
 from tilewright.compiler.workbench.roles import Role, Roles
 from tilewright.dialects import graph, tpu
@@ -148,7 +148,7 @@ class GeneratedInputs:
         parts = {"codes": made.codes, "scale": made.scale, "zero": made.zero}
         if form not in parts:
             added = None if bias is None else self.stored(bias, "dense", (len(matrix),), F32)
-            empty = ~made.codes.any(axis=1)
+            empty = empty_channels(made.codes)
             parts = dict(int8_parts(key, made.scale, empty, added, {key: _INT8_RANGES}))
         part = parts[form]
         assert part is not None

@@ -94,7 +94,7 @@ def test_int8_layers(tmp_path: Path, source: dict[str, Array]) -> None:
     ends = [np.float32(end / 127) for end in RANGES["w"]]
     assert artifact.weight("w.int8.input_scale").tolist() == [[ends[0]]]
     assert artifact.weight("w.int8.output_scale").tolist() == [[ends[1]]]
-    empty = ~codes.any(axis=1)
+    empty = np.asarray(~codes.any(axis=1))
     table = requant_table(
         scale[:, 0], source["b"], float(ends[0]), float(ends[1]), zero_channels=empty
     )
