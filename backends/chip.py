@@ -160,7 +160,7 @@ def chip_from_toml(text: str, *, where: str) -> Chip:
 
 
 _FORMATS = [str(each) for each in CodeFormat]
-_OPTIONAL = MappingProxyType({"code_formats": _FORMATS})
+_OPTIONAL: Mapping[str, Any] = MappingProxyType({"code_formats": _FORMATS})
 """What stands for keys that a file may leave out."""
 
 

@@ -3,11 +3,10 @@ a target."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from math import log10
 from pathlib import Path
-from typing import Any
 
 from tilewright.compiler.cli.output import megabytes, print_json, print_table
 from tilewright.compiler.importers.huggingface import load_model
@@ -15,7 +14,7 @@ from tilewright.compiler.importers.registry import open_source
 from tilewright.compiler.language_model import ImportedModel
 from tilewright.compiler.pipeline import CompileOptions, chosen_schemes
 from tilewright.compiler.quantization.costs import model_cost
-from tilewright.compiler.quantization.layer_error import LayerErrors
+from tilewright.compiler.quantization.layer_error import LayerErrors, Statistics
 from tilewright.compiler.quantization.linear_weights import LinearWeight, linear_weights
 from tilewright.compiler.quantization.sizes import bits_per_weight, stored_bytes
 from tilewright.compiler.quantization.table import format_table, write_table
@@ -64,11 +63,9 @@ def run_quant_target(
         raise OptionError(f"--quant-target-per {per!r}", hint=" or ".join(PER))
     model = _load(source, seq)
     weights = linear_weights(model.module)
-    free = undecided(weights, options)
-    if not free:
-        raise OptionError("there is no weight to decide about")
+    free = undecided(weights, options, model.packed)
     possible = candidates_of(free, candidates, options)
-    statistics = _statistics(options.calibration)
+    statistics = _statistics(options.calibration, free)
     has_weights = any(model.weights.glob("*.safetensors")) or model.weights.is_file()
     with model.open_weights() if has_weights else nullcontext() as container:
         predicted = LayerErrors(container, options.choice.compute)
@@ -78,7 +75,9 @@ def run_quant_target(
             )
             for key, quants in possible.items()
         }
-    allocation = allocate_to(target, model.module, weights, options, errors, per=per)
+    allocation = allocate_to(
+        target, model.module, weights, options, errors, per=per, packed=model.packed
+    )
     title = f"{_title(model.name, weights, allocation.assigned)}, chosen for {target.text}"
     if output is not None:
         write_table(output, weights, allocation.assigned, title=title)
@@ -112,14 +111,22 @@ def _load(source: Path, seq: int) -> ImportedModel:
     return load_model(source, seq=seq) if source.suffix == ".json" else open_source(source, seq)
 
 
-def _statistics(path: str) -> Any:
+def _statistics(path: str, keys: Iterable[str]) -> Callable[[str], Statistics | None]:
     """What is known of the inputs of a layer, by the key of its weight; nothing if no calibration
-    is given."""
+    is given. Raises `OptionError` for one that kept no statistics of a layer."""
     if not path:
         return lambda key: None
     from tilewright.compiler.calibration import load_calibration
 
-    return load_calibration(Path(path)).statistics
+    calibration = load_calibration(Path(path))
+    lacking = next((key for key in keys if calibration.statistics(key) is None), None)
+    if lacking is not None:
+        raise OptionError(
+            f"the calibration has no statistics of the inputs of {lacking}",
+            where=path,
+            hint="run tw calibrate with --statistics or --hessian",
+        )
+    return calibration.statistics
 
 
 def _title(name: str, weights: Mapping[str, LinearWeight], assigned: Mapping[str, str]) -> str:

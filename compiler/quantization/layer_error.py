@@ -18,7 +18,6 @@ import numpy.typing as npt
 from tilewright.backends.reference.numerics import dequantize, quantize
 from tilewright.compiler.quantization.expected_noise import expected_noise
 from tilewright.compiler.quantization.linear_weights import LinearWeight
-from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
 from tilewright.dialects.quantization import DENSE, parse_scheme
 
@@ -28,6 +27,18 @@ SAMPLE_BLOCKS, SAMPLE_ROWS = 8, 16
 """Rows that the error is measured on: so many blocks of so many, evenly over the channels. Channels
 are quantized each by itself, so that a sample of them says what all of them do."""
 _ELEMENTS = {"f32": F32, "f16": F16, "bf16": BF16}
+
+
+class DenseMatrices(Protocol):
+    """What weights are read from: the part of a `WeightSource` that is needed."""
+
+    def read_rows(self, key: str, start: int, stop: int) -> Array:
+        """Rows of a dense matrix."""
+        ...
+
+    def read_columns(self, key: str, start: int, stop: int) -> Array:
+        """Columns of a dense matrix."""
+        ...
 
 
 class Statistics(Protocol):
@@ -44,7 +55,7 @@ class Statistics(Protocol):
 class LayerErrors:
     """Predicts errors from the weights in `source`, if there is one."""
 
-    source: WeightSource | None
+    source: DenseMatrices | None
     compute: str
     """The type of activations, and of scales."""
 
@@ -74,7 +85,7 @@ def rounded(rows: Array, quant: str, compute: ElementType, name: str) -> Array:
     return dequantize(codes, scale, compute, zero, scheme.format).astype(np.float32)
 
 
-def sample_rows(source: WeightSource, weight: LinearWeight) -> Array:
+def sample_rows(source: DenseMatrices, weight: LinearWeight) -> Array:
     """Some rows `[R, K]` of a weight, one for each output channel, as f32."""
     count = min(SAMPLE_ROWS, weight.channels)
     blocks = min(SAMPLE_BLOCKS, weight.channels // count)

@@ -89,8 +89,9 @@ def _weight_of(op: Operation) -> LinearWeight | None:
 
 def _key(value: SSAValue) -> str | None:
     owner = value.owner
-    is_matrix = isinstance(owner, top.WeightOp) and len(shape_of(value)) == 2
-    return owner.key.data if is_matrix else None
+    if not isinstance(owner, top.WeightOp) or len(shape_of(value)) != 2:
+        return None
+    return owner.key.data
 
 
 def kind_of(key: str) -> str:

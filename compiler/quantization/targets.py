@@ -104,21 +104,28 @@ Errors = Mapping[str, Mapping[str, float]]
 
 
 def undecided(
-    weights: Mapping[str, LinearWeight], options: CompileOptions
+    weights: Mapping[str, LinearWeight], options: CompileOptions, packed: Mapping[str, str]
 ) -> dict[str, LinearWeight]:
     """The weights that a target decides about: linear layers, and the head if it is to be
-    quantized, of which no rule speaks."""
+    quantized, of which no rule speaks, and which the checkpoint does not hold quantized (`packed`).
+
+    Raises `OptionError` where there is none, or a table has decided.
+    """
     if options.quant_table:
         raise OptionError(
             "a quantization table leaves nothing to decide", hint="--quant-target or --quant-table"
         )
     rules = options.rules()
-    return {
+    free = {
         key: weight
         for key, weight in weights.items()
         if (weight.is_layer or (weight.is_head and options.quant_head))
+        and key not in packed
         and not any(rule.matches(key) for rule in rules)
     }
+    if not free:
+        raise OptionError("there is no weight to decide about")
+    return free
 
 
 def candidates_of(
@@ -157,14 +164,16 @@ def allocate_to(
     errors: Errors,
     *,
     per: str = "kind",
+    packed: Mapping[str, str] | None = None,
 ) -> Allocation:
     """Choose a scheme for each weight in `errors` among those that it has errors for.
 
-    All other weights are stored as the options say. Raises `OptionError` where no choice reaches
-    the target; it says how far the best one comes.
+    All other weights are stored as the options say, or as they are `packed` in the checkpoint.
+    Raises `OptionError` where no choice reaches the target; it says how far the best one comes.
     """
     candidates = {key: list(row) for key, row in errors.items()}
-    base = {key: q for key, q in chosen_schemes(weights, options).items() if key not in errors}
+    others = chosen_schemes(weights, options, packed)
+    base = {key: quant for key, quant in others.items() if key not in errors}
     costs = (
         CandidateCosts(0, 0, {}, {})  # bits follow from shapes alone
         if target.unit == Unit.BITS

@@ -17,6 +17,7 @@ from tilewright.dialects import tpu
 from tilewright.dialects.errors import OptionError, TilewrightError, UnsupportedError
 from tilewright.dialects.quantization import CodeFormat
 from tilewright.dialects.scopes import walk_calls
+from tilewright.dialects.tpu.structure import WeightForm
 
 SEQ = 8
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -35,20 +36,21 @@ def lowered(**options: Any) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for op, scope in walk_calls(module, "decode"):
         if isinstance(op, tpu.WeightOp):
-            scheme = "dense" if op.form.data == "dense" else op.scheme_name
+            scheme = "dense" if op.form.data == WeightForm.DENSE else op.scheme_name
             found.setdefault(scope + op.key.data, set()).add(scheme)
     return found
 
 
 def test_head_and_embedding_stay_dense_unless_asked_for() -> None:
-    for options, head, embedding in (
+    cases: tuple[tuple[dict[str, Any], str, str], ...] = (
         ({}, "f16", "f16"),
         ({"act": "bf16"}, "bf16", "bf16"),
         ({"quant_head": True}, "w4a16-g32", "f16"),
         ({"quant_embedding": True}, "f16", "w8a16"),
         ({"quant_rules": ("lm_head=w8a16-g64", "embed_tokens=w8a16")}, "w8a16-g64", "w8a16"),
         ({"quant_head": True, "quant_rules": ("lm_head=f16",)}, "f16", "f16"),
-    ):
+    )
+    for options, head, embedding in cases:
         chosen = schemes(quant="w4a16-g32", **options)
         assert (chosen[HEAD], chosen[EMBEDDING]) == (head, embedding)
         assert chosen[DOWN] == "w4a16-g32"
@@ -75,8 +77,8 @@ def test_rules_come_after_the_table(tmp_path: Path) -> None:
 def test_the_module_holds_what_was_chosen() -> None:
     """Layers that differ, a head and an embedding that are named, in one module."""
     rules = ("layers.*.mlp.down_proj=w4a16-g32", "layers.0.*=f16", "lm_head=w8a16-g32-zp")
-    for options in ({}, {"quant_rules": rules}, {"quant_rules": ("embed_tokens=w8a16", *rules)}):
-        chosen, found = schemes(**options), lowered(**options)
+    for each in ((), rules, ("embed_tokens=w8a16", *rules)):
+        chosen, found = schemes(quant_rules=each), lowered(quant_rules=each)
         for key, quant in chosen.items():
             assert found[key] == {"dense" if quant == "f16" else quant}, key
 

@@ -77,12 +77,10 @@ class Matrices:
 
     arrays: dict[str, Array]
 
-    def read_rows(self, key: str, start: int, stop: int, out: Array | None = None) -> Array:
-        del out
+    def read_rows(self, key: str, start: int, stop: int) -> Array:
         return self.arrays[key][start:stop]
 
-    def read_columns(self, key: str, start: int, stop: int, out: Array | None = None) -> Array:
-        del out
+    def read_columns(self, key: str, start: int, stop: int) -> Array:
         return self.arrays[key][:, start:stop]
 
 
