@@ -10,7 +10,7 @@ import pytest
 from tests.compiler.cli.harness import SEQ, Models, Tw, assert_refused, chip_file, names_in
 
 VERBS = (
-    *("compile", "run", "compare", "estimate", "quant-table", "profile", "inspect"),
+    *("compile", "calibrate", "run", "compare", "estimate", "quant-table", "profile", "inspect"),
     *("opt", "trace", "passes", "rules", "ops", "chips", "doctor"),
 )
 
