@@ -21,6 +21,8 @@ from tilewright.dialects.errors import OptionError
 from tilewright.dialects.quantization import Scheme, parse_scheme
 
 Parts = Mapping[str, TensorRecord]
+MOST_STORED_ZERO = 16
+"""Of unsigned 4-bit codes: the first GPTQ format stores zero points one too little, up to 15."""
 _ACTIVATION_SCALES = ("input_scale", "output_scale")
 
 
@@ -69,6 +71,7 @@ def _weight_problems(scheme: Scheme, parts: Parts, data: memoryview) -> Iterator
                 yield f"{form} is {value}"
     if "zero" in parts and parts["zero"].size_bytes:
         zero, (least, most) = _array(parts["zero"], data), CODE_RANGES[scheme.format]
+        most = max(most, MOST_STORED_ZERO)
         if int(zero.min()) < least or int(zero.max()) > most:
             yield f"zero points are not in {least}..{most}"
     if "requant" in parts and parts["requant"].size_bytes:

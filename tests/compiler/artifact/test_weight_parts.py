@@ -135,8 +135,8 @@ def test_parts_that_do_not_go_together(
 @pytest.mark.parametrize(
     ("name", "form", "value", "message"),
     [
-        ("w4a16", "zero", np.int8(16), "zero points are not in 0..15"),
-        ("w4a16", "zero", np.int8(-1), "zero points are not in 0..15"),
+        ("w4a16", "zero", np.int8(17), "zero points are not in 0..16"),
+        ("w4a16", "zero", np.int8(-1), "zero points are not in 0..16"),
         ("int8", "requant", np.int32(0), "shifts of requant are not in 1..62"),
         ("int8", "requant", np.int32(63), "shifts of requant are not in 1..62"),
         ("int8", "requant", np.int32(-5), "a multiplier of requant is negative"),
