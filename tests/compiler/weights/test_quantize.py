@@ -123,7 +123,7 @@ def test_quotients_are_those_of_a_division() -> None:
     significands = np.arange(2**10, 2**11, dtype=np.float32)
     for top in range(1024, 2048, 7):
         scale = np.float32(top) / 1024
-        weight = np.append(significands / 16, [127 * scale, 0]).astype(np.float32)[None]
+        weight = np.append(significands / 16, np.array([127 * scale, 0])).astype(np.float32)[None]
         weight = weight[:, np.abs(weight[0]) <= 127 * scale]
         for source in (F16, F32):
             assert_equal_to_reference(finite(weight, source), W8A16, F16)
