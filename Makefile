@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check format lint types imports docs golden benchmarks benchmark-full-size clean
+.PHONY: help demo test nightly check format lint types imports docs golden benchmarks benchmark-full-size clean
 
 help:
 	@echo "make demo        compile a small ChatGLM2 checkpoint, run it, compare it, estimate the real one"
 	@echo "make test        the whole test suite"
+	@echo "make nightly     the property tests of quantized arithmetic with 100 times the examples"
 	@echo "make check       format, lint, types, import rules, tests"
 	@echo "make benchmarks  the figures of README and docs/benchmarks.md"
 	@echo "make benchmark-full-size FOLDER=...  ChatGLM2-6B whole: 12.5 GB in, 35 GB of disk"
@@ -33,6 +34,9 @@ demo: $(VENV)/core
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+nightly: $(VENV)/test
+	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=nightly tests/testing
 
 check: format lint types imports test
 

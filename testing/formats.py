@@ -73,7 +73,8 @@ def table(
     `OptionError` where nothing is left.
     """
     values = all_values(number)
-    wide = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        wide = values.astype(np.float64)
     magnitude = np.abs(wide)
     finite = np.isfinite(wide)
     keep = finite & (magnitude >= min_magnitude)

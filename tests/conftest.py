@@ -1,8 +1,8 @@
 """Options of the test suite.
 
 Hypothesis tries the same examples on every run, so that a run says something about the change and
-not about luck; `--hypothesis-profile=explore` looks for new ones. Neither has a deadline: machines
-are shared.
+not about luck; `--hypothesis-profile=explore` looks for new ones, and `nightly` tries 100 times as
+many (`make nightly`). None has a deadline: machines are shared.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tilewright.dialects import plugins
 
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.register_profile("nightly", deadline=None, max_examples=10_000)
 settings.load_profile("same")
 
 

@@ -1,5 +1,6 @@
 """Oracles and bounds: how far a result of quantized arithmetic may be off, and why."""
 
+from tilewright.testing.bounds.graphs import graph_error_bound, largest_weight_error
 from tilewright.testing.bounds.noise import (
     cosine_from_snr,
     expected_snr_db,
@@ -27,7 +28,9 @@ __all__ = [
     "expected_square_range",
     "f32_accumulator_is_exact",
     "gamma",
+    "graph_error_bound",
     "int32_accumulator_is_exact",
+    "largest_weight_error",
     "matmul_error_bound",
     "output_error_bound",
     "quantization_error_bound",

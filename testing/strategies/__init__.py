@@ -1,5 +1,16 @@
 """Strategies of Hypothesis for quantized arithmetic."""
 
+from tilewright.testing.strategies.activations import (
+    activations,
+    cancelling,
+    integer_activations,
+)
+from tilewright.testing.strategies.configurations import (
+    QuantizerConfig,
+    quantizer_configs,
+    schemes,
+)
+from tilewright.testing.strategies.graphs import TopGraph, top_graphs
 from tilewright.testing.strategies.scalars import (
     bfloat16s,
     bit_arrays,
@@ -43,14 +54,19 @@ __all__ = [
     "STUDENT_T4",
     "UNIFORM",
     "Distribution",
+    "QuantizerConfig",
+    "TopGraph",
+    "activations",
     "bfloat16s",
     "bit_arrays",
+    "cancelling",
     "constant_channels",
     "float8s_e4m3",
     "float8s_e5m2",
     "float16s",
     "grid_steps",
     "int4s",
+    "integer_activations",
     "largest_f16",
     "lengths",
     "log_uniform",
@@ -60,9 +76,12 @@ __all__ = [
     "one_sided",
     "outliers",
     "packed_int4_bytes",
+    "quantizer_configs",
     "scalars",
+    "schemes",
     "tailed",
     "ties",
+    "top_graphs",
     "weights",
     "with_zero_channels",
 ]

@@ -168,9 +168,9 @@ def ties(
     inner = groups[..., ends:]
     raw = draw(st.binary(min_size=inner.size, max_size=inner.size))
     half = code_spacing(inner * (1 - 2.0**-20), scheme) / 2
-    toward_zero = np.where(inner > zero[..., None], -half, half)
+    inside = np.where((inner > zero[..., None]) | (inner == code_range(scheme)[1]), -half, half)
     groups[..., ends:] += np.where(
-        (np.frombuffer(raw, np.uint8).reshape(inner.shape) & 1) == 0, toward_zero, 0.0
+        (np.frombuffer(raw, np.uint8).reshape(inner.shape) & 1) == 0, inside, 0.0
     )
     steps = (groups - zero[..., None]).reshape(size)
     return _scaled(steps, _exponents(draw, size, *exponents), dtype)

@@ -4,7 +4,7 @@ find it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tests.testing.right import Right
 
 from tilewright.dialects.quantization import Scheme, parse_scheme
+from tilewright.testing.strategies import TopGraph
 
 Array = npt.NDArray[Any]
 
@@ -576,3 +577,22 @@ class GrowsWithTheData(Right):
     def calibrate(self, batches: Sequence[Array]) -> float:
         rows = sum(len(batch) for batch in batches)
         return super().calibrate(batches) * (1 - 1 / (1 + rows))
+
+
+# Whole models.
+
+
+@mutant("w8a16", "lowering-is-sound")
+class MixesUpChannels(Right):
+    def run(self, graph: TopGraph, weights: Mapping[str, Array]) -> Sequence[Array]:
+        last = graph.linear[-1]
+        return super().run(graph, {**weights, last: weights[last][::-1]})
+
+
+@mutant("w8a16", "lowering-is-reproducible")
+class ReadsWhatNobodyWrote(Right):
+    numbers = count()
+
+    def run(self, graph: TopGraph, weights: Mapping[str, Array]) -> Sequence[Array]:
+        (result,) = super().run(graph, weights)
+        return [result + 1e-6 * next(self.numbers)]

@@ -14,13 +14,19 @@ from tests.passes.kernels.checking import Lowered, element_of, lowered
 from tilewright.backends.reference import numerics, requant
 from tilewright.compiler.calibration.histogram import MagnitudeHistogram
 from tilewright.compiler.calibration.methods import Method, MethodName
+from tilewright.compiler.executable import compile_module
+from tilewright.compiler.pipeline import CompileOptions
 from tilewright.compiler.weights.quantize import quantize_weight
 from tilewright.dialects import tpu
 from tilewright.dialects.element_types import ElementType
 from tilewright.dialects.quantization import CodeFormat, Scheme
 from tilewright.testing import Quantizer
+from tilewright.testing.strategies import TopGraph
 
 Array = npt.NDArray[Any]
+
+CHIP, FLOATS_CHIP = "bm1684x", "bm1690"
+"""The second one dequantizes 8-bit floats."""
 
 
 def quantizer(scheme: Scheme, element: ElementType, method: MethodName = "minmax") -> Quantizer:
@@ -56,7 +62,17 @@ def quantizer(scheme: Scheme, element: ElementType, method: MethodName = "minmax
         ),
         requantize=requantize,
         calibrate=lambda batches: calibrate(batches, method),
+        run_lowered=lambda graph: run_lowered(graph, scheme, element),
     )
+
+
+def run_lowered(graph: TopGraph, scheme: Scheme, element: ElementType) -> Sequence[Array]:
+    """The results of a graph, compiled and run on the simulated machine."""
+    chip = FLOATS_CHIP if scheme.format.is_float else CHIP
+    options = CompileOptions(quant=scheme.name, act=element.name, chip=chip)
+    executable = compile_module(graph.module.clone(), graph.weights, options)
+    (port,) = executable.program.functions[0].inputs
+    return executable.run("main", x=graph.x.astype(port.element.dtype))
 
 
 def requantize(sums: Array, factor: float) -> Array:
@@ -98,4 +114,5 @@ def _kernel(code: CodeFormat, *operands: tuple[tuple[int, ...], ElementType]) ->
             x, codes, scale, zero=zero, properties=properties
         ),
         *arrays,
+        chip=FLOATS_CHIP if code.is_float else CHIP,
     )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewright.backends.reference import requant
+from tilewright.backends.reference.executor import run_function
 from tilewright.backends.reference.numerics import encode_float8, round_half_away, round_up
 from tilewright.dialects.element_types import F16
 from tilewright.dialects.quantization import CodeFormat, Scheme
 from tilewright.testing import Quantizer
 from tilewright.testing.formats import code_limit, code_range, code_steps, code_values
+from tilewright.testing.strategies import TopGraph
 
 Array = npt.NDArray[Any]
 
@@ -142,6 +144,22 @@ class Right:
 
     def quantize_clipped(self, weight: Array) -> Sequence[Any]:
         return self.quantize(weight)
+
+    def run_lowered(self, graph: TopGraph) -> Sequence[Array]:
+        weights = {key: array.astype(np.float64) for key, array in graph.weights.items()}
+        for key in graph.linear:
+            weights[key] = self.dequantize(*self.quantize(graph.weights[key]))
+        return self.run(graph, weights)
+
+    def run(self, graph: TopGraph, weights: Mapping[str, Array]) -> Sequence[Array]:
+        return run_function(
+            graph.module,
+            "main",
+            [graph.x.astype(np.float64)],
+            weights=lambda key, op: weights[key],
+            states={},
+            semantics="float64",
+        )
 
     def quantizer(self) -> Quantizer:
         """It, as the suite takes it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.testing.amount import examples
 from tests.testing.mutants import MUTANTS, Mutant
 from tests.testing.right import Right
 
@@ -40,7 +41,7 @@ def test_every_property_finds_a_fault() -> None:
 )
 def test_a_right_quantizer_has_every_property(scheme: str) -> None:
     right = Right(parse_scheme(scheme)).quantizer()
-    report = check_weight_quantizer(right, scheme, examples=20, dtypes=DTYPES)
+    report = check_weight_quantizer(right, scheme, examples=examples(20), dtypes=DTYPES)
     assert {row.verdict for row in report} == {Verdict.HOLDS, Verdict.NOT_APPLICABLE}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.testing.amount import examples
 from tests.testing.own import on_the_machine, quantizer
 
 from tilewright.compiler.calibration.methods import METHODS, MethodName
@@ -35,17 +36,21 @@ PRODUCTS = [name for name in PROPERTIES if name.startswith("matmul")]
 def test_rounding_to_nearest(name: str, element: ElementType) -> None:
     scheme = parse_scheme(name)
     dtypes = (np.float32, element.dtype)
-    check_weight_quantizer(quantizer(scheme, element), scheme, examples=15, dtypes=dtypes)
+    check_weight_quantizer(quantizer(scheme, element), scheme, examples=examples(15), dtypes=dtypes)
 
 
 @pytest.mark.parametrize("name", ["w8a16", "w4a16-g16", "w4a16-channel-absmax", "f8e4m3"])
 def test_products_on_the_machine(name: str) -> None:
     scheme = parse_scheme(name)
-    check_weight_quantizer(on_the_machine(scheme, F16), scheme, examples=6, properties=PRODUCTS)
+    check_weight_quantizer(
+        on_the_machine(scheme, F16), scheme, examples=examples(6), properties=PRODUCTS
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_calibration(method: MethodName) -> None:
     ours = [name for name in PROPERTIES if name.startswith("calibration")]
     scheme = parse_scheme("int8")
-    check_weight_quantizer(quantizer(scheme, F16, method), scheme, examples=30, properties=ours)
+    check_weight_quantizer(
+        quantizer(scheme, F16, method), scheme, examples=examples(30), properties=ours
+    )
