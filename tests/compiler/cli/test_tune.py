@@ -77,3 +77,23 @@ def test_gptq_without_a_hessian_is_refused(tw: Tw, models: Models, tmp_path: Pat
     )
     assert_refused(result, 2, "there is no Hessian of the inputs", "tw calibrate --hessian")
     assert not (tmp_path / "m.twm").exists()
+
+
+def test_int8_takes_the_ranges_of_smoothed_inputs(tw: Tw, models: Models, tmp_path: Path) -> None:
+    """The scales of inputs in the artifact follow from the adjusted ranges, and run."""
+    calibration, artifact = calibrated(tw, models, tmp_path, "--statistics"), tmp_path / "m.twm"
+    result = tw(
+        *("compile", models.checkpoint, "-q", "--seq", SEQ, "-o", artifact, "--json"),
+        *("--quant", "int8", "--calibration", calibration, "--tune", "smooth-quant"),
+    )
+    report = result.json["tuning"]
+    smoothed = [each["key"] for each in report["layers"] if each["changed"]]
+    assert smoothed
+    stored, before = open_artifact(artifact), load_calibration(calibration).ranges
+    for key in smoothed:
+        range_ = report["ranges"][key]["input_absmax"]
+        assert abs(range_ / before[key].input_absmax - 1) > 1e-3
+        (scale,) = stored.weight(f"{key}.int8.input_scale").reshape(-1)
+        np.testing.assert_allclose(scale, range_ / 127, rtol=1e-6)
+    tokens = tw("run", artifact, "--prompt-ids", "5,6", "--max-new-tokens", 2, "--json")
+    assert len(tokens.json["token_ids"]) == 2
