@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.dialects.func import FuncOp
 
 from tilewright.dialects import top
@@ -41,7 +41,7 @@ def specialize_weights(module: ModuleOp, marks: Mapping[str, Mapping[str, str]])
 
     A private function that is called for layers with different marks is cloned, once for each
     pattern of marks, and chains of calls are split accordingly. Functions that nothing calls any
-    more are removed. Requires a verified module.
+    more are removed; an only clone takes over the name. Requires a verified module.
     """
     pattern = frozenset(
         _Mark(key, attribute, value)
@@ -56,6 +56,7 @@ def specialize_weights(module: ModuleOp, marks: Mapping[str, Mapping[str, str]])
         if function.sym_visibility is None:
             variants.mark(function, _of_keys(pattern, variants.keys_of(name)))
     _remove_unused(module, called_before)
+    variants.take_over_names(module)
 
 
 def _of_keys(pattern: _Pattern, keys: frozenset[str]) -> _Pattern:
@@ -163,3 +164,21 @@ class _Variants:
             self._block.add_op(clone)
             self.mark(clone, pattern)
         return self._variants[name, pattern]
+
+    def take_over_names(self, module: ModuleOp) -> None:
+        """Give the only variant of a function that has been removed its name."""
+        functions = functions_of(module)
+        of: dict[str, list[str]] = {}
+        for (name, _), variant in self._variants.items():
+            of.setdefault(name, []).append(variant)
+        new_names = {
+            variants[0]: name
+            for name, variants in of.items()
+            if len(variants) == 1 and name not in functions
+        }
+        for variant, name in new_names.items():
+            functions[variant].sym_name = StringAttr(name)
+        for function in functions.values():
+            for call in _calls(function):
+                name = call.callee.string_value()
+                call.callee = SymbolRefAttr(new_names.get(name, name))

@@ -104,6 +104,14 @@ def test_chains_are_split_where_the_variant_changes(marked: int) -> None:
     assert all(a != b for a, b in itertools.pairwise(callees))
 
 
+def test_an_only_clone_takes_over_the_name() -> None:
+    every = {f"l.{n}.mlp.w": {"top.quant": "w8a16"} for n in range(4)}
+    assert set(functions_of(specialized(every))) == {"mlp", "layer", "prefill", "decode"}
+    mixed = {**every, "l.2.attn.w": {"top.quant": "f16"}}
+    names = {"mlp", "layer_variant_1", "layer_variant_2", "prefill", "decode"}
+    assert set(functions_of(specialized(mixed))) == names
+
+
 def test_keys_that_no_function_reads_change_nothing() -> None:
     plain = str(parse_module(MODEL, "test.mlir"))
     assert str(specialized({"l.9.mlp.w": {"top.quant": "f16"}})) == plain

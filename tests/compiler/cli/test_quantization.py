@@ -8,6 +8,14 @@ from pathlib import Path
 import pytest
 from tests.compiler.cli.harness import SEQ, Models, Tw, assert_refused, names_in
 
+LAYER = """
+func.func @f(%x: tensor<1x64xf32>) -> tensor<1x128xf32> {
+  %w = top.Weight "proj.weight" : tensor<128x64xf32>
+  %y = top.MatMul %x, %w {right_transpose} :
+    tensor<1x64xf32>, tensor<128x64xf32> -> tensor<1x128xf32>
+  func.return %y : tensor<1x128xf32>
+}
+"""
 DOWN = "transformer.encoder.layers.1.mlp.dense_4h_to_h.weight"
 
 
@@ -133,6 +141,23 @@ def test_a_speed_is_reached_from_the_configuration_alone(tw: Tw, models: Models)
         assert middle <= found["decode_tokens_per_s"] <= cheap["decode_tokens_per_s"]
         assert found["reached"] == pytest.approx(found["decode_tokens_per_s"], rel=1e-12)
         assert len(found["groups"]) == (4 if per == "kind" else 8)
+
+
+@pytest.mark.parametrize(
+    ("quant", "op"),
+    [
+        ("w4a16-g32", "tensor<128x32xi8>, tensor<128x2xf16> zero tensor<128x2xi8>"),
+        ("w4a16-channel-absmax", "tensor<128x32xi8>, tensor<128x1xf16> ->"),
+        ("w8a16-g16", "tensor<128x64xi8>, tensor<128x4xf16> ->"),
+        ("f8e5m2", "format = #tpu<code_format f8e5m2>"),
+    ],
+)
+def test_schemes_in_tw_opt(tw: Tw, tmp_path: Path, quant: str, op: str) -> None:
+    source = tmp_path / "m.mlir"
+    source.write_text(LAYER)
+    assert op in tw.text("opt", source, "-p", f"convert-top-to-tpu{{quant={quant}}}")
+    refused = tw("opt", source, "-p", "convert-top-to-tpu{quant=w4a16-g128}")
+    assert_refused(refused, 4, "groups of 128 do not divide the 64 inputs", "w4a16-channel")
 
 
 @pytest.mark.parametrize(
