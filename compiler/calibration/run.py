@@ -23,7 +23,7 @@ from tilewright.compiler.weights.source import WeightSource
 from tilewright.compiler.workbench.blas_threads import threads_for
 from tilewright.dialects.element_types import F32
 from tilewright.dialects.errors import FitError, ModelReadError, UnsupportedError
-from tilewright.dialects.graph import shape_of
+from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.dialects.scopes import walk_calls
 
 Array = npt.NDArray[Any]
@@ -102,7 +102,7 @@ def calibrate(
 
 
 class _WeightReader:
-    """The weights of a `top` module in f32, read when they are asked for; a first part of them is
+    """The weights of a `top` module in f32 (orders of inputs in i32), read when they are asked for; a first part of them is
     kept for the next sample."""
 
     def __init__(self, source: WeightSource, tables: Tables) -> None:
@@ -114,15 +114,15 @@ class _WeightReader:
     def __call__(self, key: str, op: Operation) -> Array:
         if key in self._kept:
             return self._kept[key]
-        array = self._read(key)
+        array = self._read(key, storage_of(op.results[0]).dtype)
         if array.nbytes <= self._left:
             self._left -= array.nbytes
             self._kept[key] = array
         return array
 
-    def _read(self, key: str) -> Array:
+    def _read(self, key: str, dtype: np.dtype[Any]) -> Array:
         if key in self._tables:
-            return self._tables[key].astype(np.float32, copy=False)
+            return self._tables[key].astype(dtype, copy=False)
         quantized = self._source.quantized(key)
         if quantized is not None:
             codes = numerics.plain_codes(
@@ -132,7 +132,7 @@ class _WeightReader:
                 codes, quantized.scale, F32, quantized.zero, quantized.scheme.format
             )
         rows = self._source.info(key).shape[0]
-        return self._source.read_rows(key, 0, rows).astype(np.float32)
+        return self._source.read_rows(key, 0, rows).astype(dtype)
 
 
 def hessian_bytes(module: ModuleOp, function: str) -> int:

@@ -68,7 +68,7 @@ def keep_packed(
             raise OptionError(
                 f"weight {key!r} cannot be compiled as {wanted}",
                 why=f"the checkpoint holds it quantized already, as {scheme}",
-                hint="leave --quant out: weights that are quantized are compiled as they are "
+                hint="leave it out of --quant, rules and tables: it is compiled as it is "
                 f"({READ_AS_THEY_ARE}); for another scheme, compile the checkpoint that this one "
                 "was made from",
             )
