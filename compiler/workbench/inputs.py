@@ -219,6 +219,8 @@ class GeneratedInputs:
         return random.integers(0, limit, shape)
 
     def _dense(self, key: str, source: _Source) -> Array:
+        if source.role.rows is not None:
+            return self._indices(f"weight.{key}", source.shape, source.role)
         if source.role.kind in ("cos", "sin", "weight of a norm") or len(source.shape) < 2:
             return self._vector(f"weight.{key}", source.shape, source.role)
         return self._matrix(f"weight.{key}", source.shape, source.role)
