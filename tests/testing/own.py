@@ -47,6 +47,9 @@ def quantizer(scheme: Scheme, element: ElementType, method: MethodName = "minmax
             sums += left.astype(np.float32)[:, None] * right.astype(np.float32)[None, :]
         return sums.astype(element.dtype)
 
+    def lowered_graph(graph: TopGraph) -> Sequence[Array]:
+        return run_lowered(graph, scheme, element)
+
     return Quantizer(
         quantize,
         with_scheme=lambda by: lambda weight: quantize(weight, by),
@@ -62,7 +65,7 @@ def quantizer(scheme: Scheme, element: ElementType, method: MethodName = "minmax
         ),
         requantize=requantize,
         calibrate=lambda batches: calibrate(batches, method),
-        run_lowered=lambda graph: run_lowered(graph, scheme, element),
+        run_lowered=None if scheme.int8_activations else lowered_graph,
     )
 
 
