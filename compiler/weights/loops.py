@@ -258,13 +258,18 @@ def _write_codes(
     for g in range(len(scales)):
         start, scale = np.uintp(g * group), scales[g]
         zero = np.int32(zeros[g]) if rule.zero_point else np.int32(0)
-        if narrow and _is_normal(scale):
+        if narrow and _is_normal(scale) and rule.zero_point:
             reciprocal = _nudged_reciprocal(scale)
             for k in range(group):
                 place = start + np.uintp(k)
                 code = np.int32(_rounded(_value(row[place]) * reciprocal) + zero)
                 code = code if code > least else least
                 codes[place] = np.int8(code if code < most else most)
+        elif narrow and _is_normal(scale):
+            reciprocal = _nudged_reciprocal(scale)  # rounded up, the scale keeps codes in range
+            for k in range(group):
+                place = start + np.uintp(k)
+                codes[place] = np.int8(_rounded(_value(row[place]) * reciprocal))
         else:
             bottom, top = np.float32(least - zero), np.float32(most - zero)
             for k in range(group):
