@@ -127,6 +127,21 @@ def test_statistics_decide() -> None:
     assert diagonal > 50 * plain, "the largest weight spoils the others' codes"
 
 
+def test_inputs_that_cancel_are_seen_in_second_moments_only() -> None:
+    """Two inputs that are always alike, with weights of opposite signs, give no output."""
+    weight = np.random.default_rng(5).standard_normal((64, 64)).astype(np.float32)
+    weight[:, 0], weight[:, 1] = 30, -30
+    moments = np.eye(64)
+    moments[0, 1] = moments[1, 0] = 1
+    layer, source = LinearWeight("w", 64, 64), Matrices({"w": weight})
+    alike = np.ones(64)
+    diagonal, full = (
+        LayerErrors(source, "f16").of(layer, ["w4a16-channel"], statistics)[0]
+        for statistics in (Inputs(alike), Inputs(alike, moments))
+    )
+    assert full > 10 * diagonal
+
+
 def test_samples_of_few_rows_are_all_rows() -> None:
     array = np.arange(12.0).reshape(3, 4)
     rows = sample_rows(Matrices({"w": array}), LinearWeight("w", 3, 4))
