@@ -27,6 +27,7 @@ from xdsl.ir import Operation, SSAValue
 
 from tilewright.compiler.weights.parts import empty_channels, int8_parts
 from tilewright.compiler.weights.quantize import quantize_weight
+from tilewright.compiler.weights.quantized import QuantizedWeight
 from tilewright.compiler.workbench.roles import Role, Roles
 from tilewright.dialects import graph, tpu
 from tilewright.dialects.element_types import BF16, F32, ElementType
@@ -143,8 +144,7 @@ class GeneratedInputs:
     def _part(self, key: str, form: str, matrix: Array, scheme: Scheme, bias: str | None) -> Array:
         """A part of the quantized `matrix` `[N, K]`. Its scales have the bits of bf16, which the
         other types have too: so codes and scales go together whatever the scales are stored as."""
-        element = F32 if scheme.int8_activations else BF16
-        made = quantize_weight(matrix.astype(np.float32), scheme, element, name=key)
+        made = self._quantized(key, matrix.astype(np.float32), scheme)
         parts = {"codes": made.codes, "scale": made.scale, "zero": made.zero}
         if form not in parts:
             added = None if bias is None else self.stored(bias, "dense", (len(matrix),), F32)
@@ -153,6 +153,10 @@ class GeneratedInputs:
         part = parts[form]
         assert part is not None
         return part
+
+    def _quantized(self, key: str, matrix: Array, scheme: Scheme) -> QuantizedWeight:
+        element = F32 if scheme.int8_activations else BF16
+        return quantize_weight(matrix, scheme, element, name=key)
 
     def states(self, module: ModuleOp, function: str) -> dict[str, Array]:
         """A state by resolved key, in its storage type, for each that the function reads."""

@@ -36,7 +36,7 @@ _MOST_CHOICES = 128
 
 TOGETHER = 25
 """On how many instances a rule is also applied by the tree of all."""
-ATTEMPTS = 5
+ATTEMPTS = 12
 """How often a rule that has applied to nothing gets all its examples again."""
 
 _SLOW = (

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tilewright.compiler.workbench.rule_checking.choices import ConflictError
 from tilewright.compiler.workbench.rule_checking.sizes import ONE, Shape, Sizes, Term, product
+from tilewright.dialects.quantization import is_scheme
 
 
 class Site(Protocol):
@@ -281,12 +282,17 @@ def relate_gated(site: Site) -> None:
 
 
 def relate_tpu_weight(site: Site) -> None:
-    """Codes are i8, scales a column of floats; only a matrix is transposed or quantized."""
+    """Codes and zero points are i8, scales a column of floats; only a matrix is transposed or
+    quantized, and only what is quantized has a scheme."""
     shape, form = site.shape("result"), site.attribute("form", ("dense",))
     turned = site.attribute("transposed", (False,))
+    scheme = site.attribute("scheme", (None,))
+    site.attribute("bias", (None,))
     if len(shape) != 2 and (turned or form != "dense"):
         raise ConflictError
-    site.holds("result", *(("i8",) if form == "codes" else ("f32", "f16", "bf16")))
+    if scheme is not None and (form == "dense" or not is_scheme(str(scheme))):
+        raise ConflictError
+    site.holds("result", *(("i8",) if form in ("codes", "zero") else ("f32", "f16", "bf16")))
     if form == "scale":
         site.sizes.equal(shape[1], ONE)
 
