@@ -124,9 +124,9 @@ def transposed(x: Ball) -> Ball:
 
 def requantized(sums: Ball, table: Ball) -> Ball:
     """Codes of sums `[..., N]` by a table `[N, 3]`; NaN where one of them was destroyed."""
-    lost = np.isnan(table.value.astype(np.float64)).any(axis=1)
-    numbers = np.where(lost[:, None], (0, 0, 1), table.value).astype(np.int32)
-    lost = lost | np.isnan(sums.value.astype(np.float64))
+    no_row: Array = np.isnan(table.value.astype(np.float64)).any(axis=1, keepdims=True)
+    numbers = np.where(no_row, (0, 0, 1), table.value).astype(np.int32)
+    lost: Array = no_row[:, 0] | np.isnan(sums.value.astype(np.float64))
 
     def codes_of(values: Array) -> Array:
         clean = np.clip(np.nan_to_num(values, nan=0.0), INT32_LOWEST, INT32_HIGHEST)

@@ -7,13 +7,14 @@ order of additions never shows. Functions take a range of rows, so that threads 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import carray, njit, types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tilewright.backends.simulator.conversions import JIT, pointer, row_address
@@ -36,9 +37,12 @@ _SUMS = ir.VectorType(_I32, VECTOR // 2)
 
 
 def has_native_pairs() -> bool:
-    """Whether the compiled code may use the 512-bit `pmaddwd`."""
-    if config.CPU_FEATURES is not None:
-        return "+avx512bw" in str(config.CPU_FEATURES).split(",")
+    """Whether the compiled code may use the 512-bit `pmaddwd`; Numba may be told not to."""
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is not None:
+        return "+avx512bw" in features.split(",")
+    if os.environ.get("NUMBA_CPU_NAME") == "generic":
+        return False
     return bool(get_host_cpu_features().get("avx512bw", False))
 
 
