@@ -140,7 +140,7 @@ def load_calibration(path: Path) -> Calibration:
     if record.statistics is not None:
         stored = _StoredStatistics(path, record.statistics, tuple(record.layers))
     calibration = Calibration(
-        method=Method(record.method.name, record.method.percentile),
+        method=_method(record.method, path),
         samples=record.samples,
         tokens=record.tokens,
         model=record.model.name,
@@ -176,6 +176,18 @@ def _read_record(path: Path) -> _FileRecord:
     except (msgspec.DecodeError, RecursionError) as error:
         raise ModelReadError(
             "the file is not a calibration", where=str(path), why=str(error), hint=_AGAIN
+        ) from error
+
+
+def _method(record: _MethodRecord, path: Path) -> Method:
+    try:
+        return Method(record.name, record.percentile)
+    except OptionError as error:
+        raise ModelReadError(
+            "the calibration has a method that is none",
+            where=str(path),
+            why=error.what,
+            hint=_AGAIN,
         ) from error
 
 

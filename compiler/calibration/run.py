@@ -102,8 +102,8 @@ def calibrate(
 
 
 class _WeightReader:
-    """The weights of a `top` module in f32 (orders of inputs in i32), read when they are asked for; a first part of them is
-    kept for the next sample."""
+    """The weights of a `top` module in its types (f32, i32 for orders of inputs), read when they
+    are asked for; a first part of them is kept for the next sample."""
 
     def __init__(self, source: WeightSource, tables: Tables) -> None:
         self._source = source

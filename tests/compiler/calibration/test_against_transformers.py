@@ -7,27 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from tests.compiler.calibration.models import TINY_LLAMA, hessian_of, language_model
+from tests.compiler.importers.packed.packers import Recipe, write_packed
+from tests.compiler.importers.packed.test_bits import llama
 from transformers import AutoModelForCausalLM
 
 from tilewright.compiler.calibration import calibrate, token_data
+from tilewright.compiler.importers.huggingface import load_model
+
+Array = npt.NDArray[Any]
 
 PROMPTS = [[7, 3, 3, 40], [1], [9, 8, 7, 6, 5, 4, 3, 2, 1], [49, 0]]
+HEAD = "lm_head.weight"
 
 
-def test_ranges_and_second_moments(tmp_path: Path) -> None:
-    model = language_model(tmp_path, 16, TINY_LLAMA)
-    calibration = calibrate(model, token_data(model, PROMPTS), hessian=True)
-    inputs: dict[str, list[Any]] = defaultdict(list)
-    outputs: dict[str, list[Any]] = defaultdict(list)
-    original: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.float64)
+def watched(original: Any) -> dict[str, tuple[Array, Array]]:
+    """Inputs and outputs `[rows, ...]` of each linear layer of a model that runs all prompts."""
+    seen: dict[str, list[tuple[Array, Array]]] = defaultdict(list)
 
-    def watch(name: str) -> Any:
+    def watch(key: str) -> Any:
         def hook(_: Any, given: Any, result: Any) -> None:
-            inputs[name].append(given[0][0].numpy())
-            outputs[name].append(result[0].numpy())
+            rows = slice(-1, None) if key == HEAD else slice(None)  # our prefill's head sees one
+            seen[key].append((given[0][0].numpy()[rows], result[0].numpy()[rows]))
 
         return hook
 
@@ -37,14 +41,37 @@ def test_ranges_and_second_moments(tmp_path: Path) -> None:
     with torch.no_grad():
         for prompt in PROMPTS:
             original(torch.tensor([prompt]))
-    head = "lm_head.weight"
-    for seen in (inputs, outputs):  # a prompt's last row alone makes our logits
-        seen[head] = [rows[-1:] for rows in seen[head]]
-    assert set(calibration.ranges) == set(inputs)
-    assert len(inputs) == 2 * 7 + 1
+    return {
+        key: (np.concatenate([x for x, _ in pairs]), np.concatenate([y for _, y in pairs]))
+        for key, pairs in seen.items()
+    }
+
+
+def test_ranges_and_second_moments(tmp_path: Path) -> None:
+    model = language_model(tmp_path, 16, TINY_LLAMA)
+    calibration = calibrate(model, token_data(model, PROMPTS), hessian=True)
+    seen = watched(AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.float64))
+    assert set(calibration.ranges) == set(seen)
+    assert len(seen) == 2 * 7 + 1
     for key, layer in calibration.ranges.items():
-        x, y = np.concatenate(inputs[key]), np.concatenate(outputs[key])
-        assert layer.count == len(x) == (4 if key == head else 16)
+        x, y = seen[key]
+        assert layer.count == len(x) == (4 if key == HEAD else 16)
         assert layer.input_absmax == pytest.approx(float(np.abs(x).max()), rel=1e-4)
         assert layer.output_absmax == pytest.approx(float(np.abs(y).max()), rel=1e-4)
         np.testing.assert_allclose(hessian_of(calibration, key), x.T @ x / len(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(desc_act=True), Recipe("awq")], ids=["gptq", "awq"])
+def test_a_packed_checkpoint_has_the_ranges_of_its_dense_weights(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    original = llama()
+    write_packed(tmp_path, original, recipe)
+    model = load_model(tmp_path, seq=16)
+    calibration = calibrate(model, token_data(model, PROMPTS))
+    seen = watched(original.double())
+    assert set(calibration.ranges) == set(seen)
+    for key, layer in calibration.ranges.items():
+        x, y = seen[key]
+        assert layer.input_absmax == pytest.approx(float(np.abs(x).max()), rel=1e-3)
+        assert layer.output_absmax == pytest.approx(float(np.abs(y).max()), rel=1e-3)

@@ -135,6 +135,7 @@ def test_a_change_is_noticed_and_can_be_accepted(
         (lambda c: c.update(extra=1), "unknown field `extra`"),
         (lambda c: c["layers"]["a.up"].update(input_absmax="x"), "a.up|Expected `float`"),
         (lambda c: c["method"].update(name="mean"), "Invalid enum value 'mean'"),
+        (lambda c: c["method"].update(name="kl"), "a percentile does not go with"),
         (lambda c: c["layers"]["a.up"].update(input_absmax=0.0), "input_absmax is 0.0"),
         (lambda c: c["layers"]["a.up"].update(output_absmax=-1.0), "output_absmax is -1.0"),
         (lambda c: c["layers"]["a.up"].update(count=0), "its count is 0"),
