@@ -20,7 +20,7 @@ from tilewright.backends.encoding.operands import OPERANDS, operand_shapes
 from tilewright.backends.encoding.records import BdcFlag, BdcOpcode, GdmaOpcode
 from tilewright.backends.program import Kernel
 from tilewright.backends.simulator.dot_products import VECTOR
-from tilewright.dialects.element_types import BF16, F16
+from tilewright.dialects.element_types import BF16, F16, I8
 
 FEW_ROWS = 4
 """An operand of at most so many rows is multiplied with the other one where it lies."""
@@ -31,10 +31,11 @@ FARTHEST = 4096
 
 @dataclass(frozen=True)
 class Fusion:
-    """A MM that dequantizes its own weights: indices of commands in their queues."""
+    """A MM that dequantizes its own weights, or reads int8 ones where they are in global memory:
+    indices of commands in their queues."""
 
     product: int
-    dequant: int
+    dequant: int | None
     load: int | None
 
 
@@ -57,10 +58,19 @@ def fusions(kernel: Kernel, order: Sequence[int], lanes: int) -> list[Fusion]:
         for place, command in enumerate(order)
         if command < 0 and _can_dequantize(bdc[-command - 1])
     ]
-    if not candidates:
+    of_codes = [
+        place
+        for place, command in enumerate(order)
+        if command < 0 and _multiplies_codes(bdc[-command - 1])
+    ]
+    if not candidates and not of_codes:
         return []
     timeline = _timeline(kernel, order, lanes)
     found: list[Fusion] = []
+    for place in of_codes:
+        load = _loaded_for(kernel, timeline, order, place)
+        if load is not None:
+            found.append(Fusion(-order[place] - 1, None, load))
     for place in candidates:
         product = _reader(timeline, place)
         if product is not None and order[product] < 0:
@@ -80,6 +90,14 @@ def _can_dequantize(record: Any) -> bool:
         and record["b_element"] == element
         and int(record["depth"]) % VECTOR == 0
     )
+
+
+def _multiplies_codes(record: Any) -> bool:
+    """Whether a MM is of int8, and its left operand meets few rows."""
+    few = int(record["cols"]) <= min(FEW_ROWS, int(record["rows"]))
+    turned = int(record["flags"]) & BdcFlag.TRANSPOSE_RIGHT
+    is_int8 = record["opcode"] == BdcOpcode.MM and record["a_element"] == I8.code
+    return bool(is_int8 and turned and few)
 
 
 def _reads_all(dequant: Any, multiply: Any) -> bool:
@@ -174,7 +192,7 @@ def _covers(one: LocalAccess, one_rows: int, other: LocalAccess, other_rows: int
 def _loaded_for(
     kernel: Kernel, timeline: Sequence[_Command], order: Sequence[int], place: int
 ) -> int | None:
-    """The LOAD that has brought the codes for the DEQUANT at `place`, and for nothing else."""
+    """The LOAD that has brought operand a of the command at `place`, and for nothing else."""
     codes = timeline[place].reads[0]
     rows = timeline[place].rows
     for earlier in range(place - 1, max(-1, place - FARTHEST), -1):

@@ -308,16 +308,20 @@ def multiply_codes_direct(
     dst_stride: Any,
     large: Any,
     large_stride: Any,
+    large_lanes: Any,
 ) -> None:
-    """Rows `[first, last)` of the large operand, in place, times the small one's packed rows."""
+    """Rows `[first, last)` of the large operand, in place, times the small one's packed rows.
+
+    `large_lanes` is 1 where it is read from global memory, `large_stride` bytes from row to row.
+    """
     sums = np.empty(DIRECT_ROWS, np.int32)
     out = sums.ctypes.data
     end = last - 1
     for row in range(first, last, DIRECT_ROWS):
-        a0 = row_address(large, lane_pitch, lanes, large_stride, row)
-        a1 = row_address(large, lane_pitch, lanes, large_stride, min(row + 1, end))
-        a2 = row_address(large, lane_pitch, lanes, large_stride, min(row + 2, end))
-        a3 = row_address(large, lane_pitch, lanes, large_stride, min(row + 3, end))
+        a0 = row_address(large, lane_pitch, large_lanes, large_stride, row)
+        a1 = row_address(large, lane_pitch, large_lanes, large_stride, min(row + 1, end))
+        a2 = row_address(large, lane_pitch, large_lanes, large_stride, min(row + 2, end))
+        a3 = row_address(large, lane_pitch, large_lanes, large_stride, min(row + 3, end))
         for other in range(small_rows):
             direct_block(a0, a1, a2, a3, small + other * pitch, depth, out)
             for i in range(min(DIRECT_ROWS, last - row)):

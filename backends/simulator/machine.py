@@ -81,10 +81,13 @@ class _Decoded:
         read_late: set[int] = set()
         for each in found:
             load = None if each.load is None else gdma[each.load]
-            left_out.add(-each.dequant - 1)
             if load is not None and each.load is not None:
                 left_out.add(each.load + 1)
                 read_late.add(int(load["argument"]))
+            if each.dequant is None:
+                bdc_tasks[each.product] = builder.loaded_product(bdc[each.product], load)
+                continue
+            left_out.add(-each.dequant - 1)
             bdc_tasks[each.product] = builder.dequantized_product(
                 bdc[each.product], bdc[each.dequant], load
             )

@@ -122,7 +122,7 @@ def _words(count: int) -> Any:
 
 
 _words_8, _words_9, _words_10, _words_11 = _words(8), _words(9), _words(10), _words(11)
-_words_12, _words_14, _words_15 = _words(12), _words(14), _words(15)
+_words_12, _words_13, _words_14, _words_15 = _words(12), _words(13), _words(14), _words(15)
 _words_18, _words_22 = _words(18), _words(22)
 
 
@@ -146,6 +146,15 @@ def _multiply_dequantized(first: Any, last: Any, words: Any, bases: Any) -> None
     where = (codes, words[16], lanes)
     arguments = (*words[:14], *where, *words[17:])
     multiply_dequantized(first, last, *arguments)
+
+
+@njit(**JIT)
+def _multiply_codes_direct(first: Any, last: Any, words: Any, bases: Any) -> None:
+    """A MM of int8: its large operand is in local memory, or where an argument is."""
+    lanes, argument, codes = words[7], words[10], words[11]
+    if argument >= 0:
+        lanes, codes = 1, bases[argument] + codes
+    multiply_codes_direct(first, last, *words[:10], codes, words[12], lanes)
 
 
 @njit(**JIT)
@@ -179,7 +188,7 @@ def _execute(table: Any, task: Any, first: Any, last: Any, bases: Any) -> Any:
     elif kind == _MULTIPLY_CODES:
         multiply_codes(first, last, *_words_10(at))
     elif kind == _MULTIPLY_CODES_DIRECT:
-        multiply_codes_direct(first, last, *_words_12(at))
+        _multiply_codes_direct(first, last, _words_13(at), bases)
     elif kind == _MULTIPLY_DEQUANTIZED:
         _multiply_dequantized(first, last, _words_22(at), bases)
     elif kind == _QUANTIZE:

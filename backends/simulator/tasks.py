@@ -235,10 +235,27 @@ class TaskBuilder:
             Task(TaskKind.MULTIPLY_PACKED, padded_rows, BLOCK_ROWS, work, arguments),
         ]
 
+    def loaded_product(self, multiply: Any, load: Any) -> list[Task]:
+        """The tasks of a MM of int8 that reads its large operand where a LOAD would: checked
+        records (see `fusion`)."""
+        sizes = (int(multiply[name]) for name in ("rows", "cols", "depth", "flags"))
+        operands = (self._operand(multiply, name) for name in ("dst", "a", "b"))
+        place = (int(load["argument"]), int(load["global_offset"]), int(load["pitch"]))
+        return self._multiply_codes(*sizes, *operands, loaded=place)
+
     def _multiply_codes(
-        self, rows: int, cols: int, depth: int, flags: int, dst: Operand, a: Operand, b: Operand
+        self,
+        rows: int,
+        cols: int,
+        depth: int,
+        flags: int,
+        dst: Operand,
+        a: Operand,
+        b: Operand,
+        loaded: tuple[int, int, int] | None = None,
     ) -> list[Task]:
-        """As `_multiply`, of int8 operands."""
+        """As `_multiply`, of int8 operands. `loaded`: argument, offset and pitch of the large one
+        in global memory, if it has few rows beside it."""
         memory = (self._lane_pitch, self._lanes)
         accumulate = int(bool(flags & BdcFlag.ACCUMULATE))
         transposed = bool(flags & BdcFlag.TRANSPOSE_RIGHT)
@@ -246,11 +263,12 @@ class TaskBuilder:
         if transposed and min(rows, cols) <= FEW_ROWS:
             b_is_large = rows < cols
             small, large = (a, b) if b_is_large else (b, a)
+            place = (-1, *large[:2]) if loaded is None else loaded
             few, many = min(rows, cols), max(rows, cols)
             pitch = 2 * int8_products.VECTOR * (depth // int8_products.VECTOR + 1)
             scratch = self._reserve(few * pitch)
             products = (depth, int(b_is_large), scratch, few, pitch, accumulate, *memory)
-            arguments = (*products, *dst[:2], *large[:2])
+            arguments = (*products, *dst[:2], *place)
             return [
                 self._pack_codes(TaskKind.PACK_CODE_ROWS, few, (few, depth), small, scratch, pitch),
                 Task(

@@ -15,11 +15,15 @@ from tests.passes.lowering import emitted, run
 from xdsl.dialects import func
 
 from tilewright.backends.chip import load_chip
+from tilewright.backends.encoding.records import BdcOpcode
 from tilewright.backends.program import Kernel
 from tilewright.backends.reference.balls import FLOAT64
 from tilewright.backends.reference.kernels import run_kernel
 from tilewright.backends.reference.requant import requant_table, requantize_by_table
+from tilewright.backends.simulator.fusion import fusions
+from tilewright.backends.simulator.machine import Machine
 from tilewright.backends.simulator.order import find_races
+from tilewright.backends.simulator.schedule import execution_order
 from tilewright.backends.simulator.timing import time_kernel
 from tilewright.dialects import tpu
 from tilewright.dialects.element_types import BF16, F16, F32, I8, I32, ElementType, tensor_type
@@ -189,3 +193,24 @@ def test_what_is_chosen_fits_and_is_the_least():
     assert len(fitting) > 20
     least = min(estimate_cycles(problem, tiling, CHIP) for tiling in fitting)
     assert estimate_cycles(problem, chosen, CHIP) == least
+
+
+@pytest.mark.parametrize("m", [1, 4])
+def test_few_rows_read_the_weight_where_it_lies(m: int):
+    """The simulator leaves out the tiles of codes, and computes the same."""
+    operands = layer(m, 700, 700)
+    lowering = lowered(tpu.Int8MatMulOp, *operands)
+    kernel = lowering.kernel
+    found = fusions(kernel, execution_order(kernel), CHIP.lanes)
+    products = np.flatnonzero(kernel.bdc["opcode"] == BdcOpcode.MM)
+    assert [each.product for each in found] == products.tolist()
+    assert all(each.load is not None and each.dequant is None for each in found)
+    for fused in (True, False):
+        machine, result = Machine(CHIP, threads=1, fused=fused), np.zeros((m, 700), np.int8)
+        addresses = [CHIP.global_base + (i << 24) for i in range(4)]
+        for address, array in zip(addresses, (*operands, result), strict=True):
+            machine.map(address, array, writable=array is result)
+        machine.run(kernel, addresses)
+        assert np.array_equal(result, expected(*operands))
+    wide = lowered(tpu.Int8MatMulOp, *layer(5, 700, 700)).kernel
+    assert not fusions(wide, execution_order(wide), CHIP.lanes)
