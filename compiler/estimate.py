@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from xdsl.dialects.builtin import ModuleOp
 
@@ -78,7 +79,7 @@ def estimate(
     times = ProgramTimes(built.program, chip).by_name()
     return Estimate(
         name,
-        ", ".join(sorted(set(packed.values()))) if packed else options.quant,
+        _label(options, packed),
         seq,
         chip.name,
         sum(slot.size_bytes for slot in built.plan.weights.values()),
@@ -87,3 +88,12 @@ def estimate(
         times["prefill"],
         times["decode"],
     )
+
+
+def _label(options: CompileOptions, packed: Mapping[str, str] | None) -> str:
+    """What a row is called: by what decides the schemes of most weights."""
+    if packed:
+        return ", ".join(sorted(set(packed.values())))
+    if options.quant_table:
+        return Path(options.quant_table).name
+    return f"{options.quant} + rules" if options.quant_rules else options.quant
