@@ -252,3 +252,12 @@ def test_wrong_arguments() -> None:
     scheme = parse_scheme("w4a16-channel")
     with pytest.raises(ValueError, match=r"contiguous i8 array of shape \[2, 20\]"):
         quantize_weight(ones, scheme, F16, out=np.zeros((2, 40), np.int8))
+
+
+def test_scales_are_rounded_up_from_the_exact_quotient() -> None:
+    """Not from the f32 that is nearest to it: a 127th of this is 1 and less than half an ulp."""
+    weight = np.array([[np.nextafter(np.float32(127), np.float32(128)), 3]], np.float32)
+    assert weight[0, 0] / np.float32(127) == 1
+    made = quantize_weight(weight, W8A16, F16)
+    assert made.scale[0, 0] == 1 + 2.0**-10
+    assert_equal_to_reference(weight, W8A16, F16)
