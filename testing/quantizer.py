@@ -117,7 +117,8 @@ class Quantized:
     def values(self) -> Array:
         """The weights that the codes stand for, f64[N, K], exact: codes have at most 9 bits and
         scales 24."""
-        return self.steps * self.wide(self.scale)
+        with np.errstate(all="ignore"):
+            return self.steps * self.wide(self.scale)
 
     def wide(self, by_group: Array) -> Array:
         """`[N, G]` as `[N, K]`."""

@@ -19,6 +19,15 @@ from tilewright.testing.suite.property import PROPERTIES, Case, Property
 from tilewright.testing.suite.report import PropertyReport, PropertyResult, Verdict
 
 Array = npt.NDArray[Any]
+
+_UNCHECKED = (
+    HealthCheck.too_slow,
+    HealthCheck.data_too_large,
+    HealthCheck.filter_too_much,
+    HealthCheck.large_base_example,
+    HealthCheck.nested_given,
+)
+"""Of a quantizer that is slow, or seldom meets a condition, the report is to tell."""
 Testable = Quantizer | WeightQuantizer | Callable[[Array], Sequence[Any]]
 
 
@@ -104,7 +113,7 @@ def check_property(
         max_examples=max(1, round((examples or settings().max_examples) * prop.share)),
         database=None,
         deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=_UNCHECKED,
         report_multiple_bugs=False,
         phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
     )

@@ -58,6 +58,9 @@ class DividesBy127AndAHalf(Right):
     def scale(self, low: Array, high: Array) -> Array:
         return (high.astype(np.float64) - low) / 127.5
 
+    def stored(self, scale: Array) -> Array:
+        return scale.astype(np.float32)
+
     def clamped(self, codes: Array) -> Array:
         return np.clip(codes, -128, 127).astype(np.int8)
 

@@ -125,8 +125,8 @@ class Right:
         file = io.BytesIO(data)
         return [np.load(file) for _ in range(3 if self.scheme.zero_point else 2)]
 
-    def matmul(self, x: Array, codes: Array, scale: Array, zero: Array | None = None) -> Array:
-        weight = self.dequantize(codes, scale, zero)
+    def matmul(self, x: Array, *parts: Array) -> Array:
+        codes, weight = parts[0], self.dequantize(*parts)
         with np.errstate(all="ignore"):
             sums = np.zeros((len(x), len(codes)), np.float32)
             for left, right in zip(x.T, weight.astype(np.float16).T, strict=True):

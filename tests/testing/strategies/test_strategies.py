@@ -61,7 +61,10 @@ def sample(strategy: st.SearchStrategy[Any], count: int = 60) -> list[Any]:
     seen: list[Any] = []
 
     @settings(
-        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=count,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(strategy)
     def draw(value: Any) -> None:
