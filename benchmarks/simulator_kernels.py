@@ -20,11 +20,12 @@ from xdsl.ir import Block, Region
 
 from tilewright.backends.chip import load_chip
 from tilewright.backends.program import Kernel
+from tilewright.backends.reference.requant import requant_table
 from tilewright.backends.simulator.machine import Machine
 from tilewright.dialects import tpu
 from tilewright.dialects.bdc.program import ProgramOp
 from tilewright.dialects.context import make_context
-from tilewright.dialects.element_types import F16, I8, ElementType, tensor_type
+from tilewright.dialects.element_types import F16, I8, I32, ElementType, tensor_type
 from tilewright.dialects.quantization import CodeFormat, Scheme, parse_scheme
 from tilewright.passes.kernels.program import kernel_of
 from tilewright.passes.registry import PASSES
@@ -32,11 +33,12 @@ from tilewright.passes.registry import PASSES
 Array = NDArray[Any]
 
 K, N = 4096, 13696
-SCHEMES = ("w8a16", "w4a16", "w8a16-g64-zp", "w4a16-channel-absmax", "f8e4m3")
+SCHEMES = ("w8a16", "w4a16", "w8a16-g64-zp", "w4a16-channel-absmax", "f8e4m3", "int8")
 LOWERING = (
     *("tile-for-local-memory", "double-buffer", "allocate-local-memory", "insert-waits"),
     "emit-commands",
 )
+INT8_WEIGHT = (((N, K), I8), ((N, 3), I32))
 LIMIT = 1.5
 ROUNDS = 9
 CHIP = load_chip("bm1684x")
@@ -91,8 +93,11 @@ _POOL = ThreadPoolExecutor(2)
 
 
 def weight_parts(scheme: Scheme) -> list[Array]:
-    """Random codes, scales and zero points."""
+    """Random codes, scales and zero points; of int8 codes and a table of requantization."""
     random = np.random.default_rng(0)
+    if scheme.int8_activations:
+        table = requant_table(np.full(N, 1e-3, np.float32), None, 0.02, 0.2)
+        return [random.integers(-127, 128, (N, K), np.int8), table]
     codes = random.integers(-128, 128, (N, scheme.format.row_bytes(K)), np.int8)
     if scheme.format.is_float:
         codes &= np.int8(-65)
@@ -114,11 +119,18 @@ def kernel_of_layer(scheme: Scheme, m: int) -> Kernel:
     ]
     block = Block(arg_types=[tensor_type(shape, element) for shape, element in kinds])
     x, codes, scale, *zero = block.args
+    if scheme.int8_activations:
+        block = Block(arg_types=[tensor_type(*kind) for kind in (((m, K), I8), *INT8_WEIGHT)])
+        return _compiled(block, tpu.Int8MatMulOp(*block.args))
     op_class: type[tpu.A16MatMul] = tpu.F8A16MatMulOp
     if not scheme.format.is_float:
         op_class = tpu.W8A16MatMulOp if scheme.format.bits == 8 else tpu.W4A16MatMulOp
     properties = {"format": tpu.CodeFormatAttr(scheme.format)} if scheme.format.is_float else {}
     op = op_class(x, codes, scale, zero=zero[0] if zero else None, properties=properties)
+    return _compiled(block, op)
+
+
+def _compiled(block: Block, op: tpu.A16MatMul | tpu.Int8MatMulOp) -> Kernel:
     block.add_ops([op, func.ReturnOp(op.result)])
     types = [argument.type for argument in block.args]
     module = ModuleOp([func.FuncOp("layer", (types, [op.result.type]), Region(block))])
@@ -131,8 +143,9 @@ def kernel_of_layer(scheme: Scheme, m: int) -> Kernel:
 
 def runner(kernel: Kernel, m: int, weight: list[Array]) -> Callable[[], object]:
     """Executes the kernel on a machine that has checked it."""
-    x = np.random.default_rng(2).standard_normal((m, K)).astype(np.float16)
-    y = np.zeros((m, N), np.float16)
+    element = kernel.arguments[0].element.dtype
+    x = (np.random.default_rng(2).standard_normal((m, K)) * 20).astype(element)
+    y = np.zeros((m, N), element)
     machine = Machine(CHIP)
     addresses = [CHIP.global_base + (index << 30) for index in range(len(weight) + 2)]
     for array, address in zip((x, *weight, y), addresses, strict=True):
