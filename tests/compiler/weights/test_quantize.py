@@ -255,9 +255,9 @@ def test_wrong_arguments() -> None:
 
 
 def test_scales_are_rounded_up_from_the_exact_quotient() -> None:
-    """Not from the f32 that is nearest to it: a 127th of this is 1 and less than half an ulp."""
-    weight = np.array([[np.nextafter(np.float32(127), np.float32(128)), 3]], np.float32)
-    assert weight[0, 0] / np.float32(127) == 1
-    made = quantize_weight(weight, W8A16, F16)
-    assert made.scale[0, 0] == 1 + 2.0**-10
-    assert_equal_to_reference(weight, W8A16, F16)
+    """Not from the f32 that is nearest to it: a 15th of this range is 1 and a quarter of an ulp."""
+    weight = np.array([[15, -(2.0**-21)]], np.float32)
+    assert np.float32((15 + 2.0**-21) / 15) == 1
+    scheme = parse_scheme("w4a16-channel")
+    assert quantize_weight(weight, scheme, F16).scale[0, 0] == 1 + 2.0**-10
+    assert_equal_to_reference(weight, scheme, F16)
