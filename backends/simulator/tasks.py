@@ -238,10 +238,11 @@ class TaskBuilder:
     def loaded_product(self, multiply: Any, load: Any) -> list[Task]:
         """The tasks of a MM of int8 that reads its large operand where a LOAD would: checked
         records (see `fusion`)."""
-        sizes = (int(multiply[name]) for name in ("rows", "cols", "depth", "flags"))
-        operands = (self._operand(multiply, name) for name in ("dst", "a", "b"))
+        rows, cols, depth = (int(multiply[name]) for name in ("rows", "cols", "depth"))
+        dst, a, b = (self._operand(multiply, name) for name in ("dst", "a", "b"))
         place = (int(load["argument"]), int(load["global_offset"]), int(load["pitch"]))
-        return self._multiply_codes(*sizes, *operands, loaded=place)
+        flags = int(multiply["flags"])
+        return self._multiply_codes(rows, cols, depth, flags, dst, a, b, loaded=place)
 
     def _multiply_codes(
         self,
