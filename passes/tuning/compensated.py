@@ -9,10 +9,13 @@ is the upper Cholesky factor of `H^-1` (`U^T U = H^-1`).
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from threadpoolctl import ThreadpoolController
 from tilewright.dialects.element_types import F32, ElementType
 from tilewright.dialects.errors import OptionError
 from tilewright.dialects.quantization import CodeFormat, Scheme
@@ -24,6 +27,7 @@ BLOCK = 128
 """Columns whose errors are handed on to the rest of the matrix in one product."""
 ROWS = 128
 """Output channels at a time: few enough that they stay in the cache."""
+MOST_THREADS = 8
 _TRIANGLE = 64
 """Triangles up to this size are inverted at once."""
 _LIMITS = {CodeFormat.I4: (-8, 7), CodeFormat.U4: (0, 15)}
@@ -93,7 +97,14 @@ class _Rounding:
     upper: Array
 
     def run(self, weight: Array) -> Rounded:
-        parts = [self._rows(weight[n : n + ROWS]) for n in range(0, len(weight), ROWS)]
+        chunks = [weight[n : n + ROWS] for n in range(0, len(weight), ROWS)]
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        # Products of a chunk are small: a thread for each chunk, rather than all for each product.
+        with (
+            ThreadpoolController().limit(limits=1, user_api="blas"),
+            ThreadPoolExecutor(threads) as pool,
+        ):
+            parts = list(pool.map(self._rows, chunks))
         zero = None
         if self.scheme.zero_point:
             zero = np.concatenate([part.zero for part in parts if part.zero is not None])
