@@ -18,6 +18,7 @@ from tilewright.dialects import tpu
 from tilewright.dialects.context import make_context
 from tilewright.dialects.element_types import F16, F32
 from tilewright.dialects.errors import FitError
+from tilewright.dialects.quantization import CodeFormat
 from tilewright.passes.kernels.registry import registered_ops
 from tilewright.passes.tile_for_local_memory import TileForLocalMemoryPass
 
@@ -43,6 +44,11 @@ def rope(x: Any, cos: Any, sin: Any) -> tpu.RopeOp:
     return tpu.RopeOp(x, cos, sin, num_heads=3, rotary_dim=12, interleaved=True)
 
 
+def f8_matmul(x: Any, codes: Any, scale: Any) -> tpu.F8A16MatMulOp:
+    properties = {"format": tpu.CodeFormatAttr(CodeFormat.F8E4M3)}
+    return tpu.F8A16MatMulOp(x, codes, scale, properties=properties)
+
+
 CASES: dict[str, tuple[Build, tuple[Array, ...]]] = {
     **{op.name: (op, (X,)) for op in UNARY},
     **{op.name: (op, (X, ROW)) for op in BINARY},
@@ -63,6 +69,8 @@ CASES: dict[str, tuple[Build, tuple[Array, ...]]] = {
     "tpu.Slice": (lambda x: tpu.SliceOp(x, (1, 2), (66, 7)), (X,)),
     "tpu.MatMul": (lambda x, w: tpu.MatMulOp(x, w, right_transpose=True), (X, WEIGHT)),
     "tpu.W8A16MatMul": (tpu.W8A16MatMulOp, (X, CODES, SCALES)),
+    "tpu.W4A16MatMul": (tpu.W4A16MatMulOp, (X, CODES[:, :30].copy(), SCALES)),
+    "tpu.F8A16MatMul": (f8_matmul, (X, CODES & np.int8(-65), SCALES)),
     "tpu.Quantize": (tpu.QuantizeOp, (X, ONE_SCALE)),
     "tpu.Int8MatMul": (tpu.Int8MatMulOp, (CODES[:5], CODES, REQUANT)),
     "tpu.Dequantize": (tpu.DequantizeOp, (CODES, ONE_SCALE)),
