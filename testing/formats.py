@@ -15,8 +15,35 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.backends.reference.noise import (
+    code_limit,
+    code_spacing,
+    code_steps,
+    spacing,
+)
 from tilewright.dialects.errors import OptionError
 from tilewright.dialects.quantization import CodeFormat, Scheme
+
+__all__ = [
+    "BFLOAT16",
+    "FLOAT8_E4M3",
+    "FLOAT8_E5M2",
+    "FLOAT16",
+    "FLOAT_CODES",
+    "INT4",
+    "NUMBER_FORMATS",
+    "NumberFormat",
+    "all_values",
+    "code_limit",
+    "code_range",
+    "code_spacing",
+    "code_steps",
+    "code_values",
+    "overflow_threshold",
+    "spacing",
+    "table",
+    "unit_roundoff",
+]
 
 Array = npt.NDArray[Any]
 
@@ -137,52 +164,6 @@ def code_range(scheme: Scheme) -> tuple[float, float]:
     if scheme.format is CodeFormat.U4:
         return 0, 15
     return -limit - 1, limit
-
-
-def code_limit(scheme: Scheme) -> float:
-    """The largest code: 127, 7 (15 with zero points), 448 or 57344."""
-    number = FLOAT_CODES.get(scheme.format)
-    if number is not None:
-        return float(ml_dtypes.finfo(number.dtype).max)
-    if scheme.format is CodeFormat.U4:
-        return 15
-    return 127 if scheme.format is CodeFormat.I8 else 7
-
-
-def code_steps(scheme: Scheme) -> float:
-    """Steps between the ends of a group's range: that of a symmetric scheme is its largest weight,
-    so 127, 7, 448 or 57344; with zero points it is the distance of both ends, so 255 or 15.
-    """
-    if scheme.zero_point and not scheme.format.is_float:
-        return 2.0**scheme.format.bits - 1
-    return code_limit(scheme)
-
-
-def code_spacing(values: Array, scheme: Scheme) -> Array:
-    """The distance of neighbouring codes at each value (`w / s`), as float64: 1 for integers.
-
-    For 8-bit floats `2^(e - m)` in the binade `[2^e, 2^(e+1))` with m = 3 or 2 bits of fraction;
-    below the least normal, `2^-6` or `2^-14`, that of the last binade.
-    """
-    number = FLOAT_CODES.get(scheme.format)
-    return np.ones(np.shape(values)) if number is None else spacing(values, number.dtype)
-
-
-def spacing(values: Array, dtype: np.dtype[Any]) -> Array:
-    """The distance of neighbours of a floating-point type in the binade of each value, as float64.
-
-    `2^(e - m)` in `[2^e, 2^(e+1))` with m bits of fraction; values below the least normal have the
-    spacing of the subnormals, those past the largest that of the last binade.
-    """
-    info = ml_dtypes.finfo(dtype)
-    least = round(np.log2(float(info.smallest_normal)))
-    most = int(np.floor(np.log2(float(info.max))))
-    values = np.asarray(values, np.float64)
-    usable = np.isfinite(values) & (values != 0)
-    _, exponent = np.frexp(np.where(usable, np.abs(values), 1.0))
-    exponent = np.where(usable, exponent - 1, np.where(values == 0, least, most))
-    fraction_bits = -round(np.log2(float(info.eps)))
-    return np.ldexp(1.0, np.clip(exponent, least, most) - fraction_bits)
 
 
 def unit_roundoff(dtype: np.dtype[Any]) -> float:

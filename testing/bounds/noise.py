@@ -1,125 +1,20 @@
-"""Quantization noise: the signal-to-noise ratio that a scheme must have, and that it has."""
+"""Quantization noise: the signal-to-noise ratio that a scheme must have, and that it has.
 
-from __future__ import annotations
+The formulas stand in `backends.reference.noise`, where the compiler's reports find them, too.
+"""
 
-from functools import cache
-from math import log10, sqrt
-from typing import Any
+from tilewright.backends.reference.noise import (
+    cosine_from_snr,
+    expected_snr_db,
+    expected_square_max,
+    expected_square_range,
+    snr_db,
+)
 
-import numpy as np
-import numpy.typing as npt
-
-from tilewright.dialects.quantization import Scheme
-from tilewright.testing.formats import code_spacing, code_steps
-from tilewright.testing.strategies.tails import Distribution, quantile_table
-
-Array = npt.NDArray[Any]
-
-_GRID = 1501
-_LOG_CUTOFF = 1e-12
-"""Ranges are integrated up to where a group reaches no farther but once in 10^12."""
-
-
-def snr_db(exact: Array, made: Array) -> float:
-    """`10 log10(sum exact^2 / sum (made - exact)^2)`; infinite where they are equal."""
-    reference = np.asarray(exact, np.float64)
-    noise = float(np.sum((np.asarray(made, np.float64) - reference) ** 2))
-    signal = float(np.sum(reference**2))
-    if noise == 0:
-        return float("inf")
-    return 10 * log10(signal / noise) if signal else float("-inf")
-
-
-def cosine_from_snr(snr: float) -> float:
-    """The cosine of the angle between a vector and itself with noise of `snr` dB that does not
-    correlate with it: `<x, x + n> / (|x| |x + n|) = 1 / sqrt(1 + 1 / SNR)`.
-    """
-    return 1 / sqrt(1 + 10 ** (-snr / 10))
-
-
-def expected_snr_db(source: Distribution | Array, scheme: Scheme, depth: int) -> float:
-    """The SNR of weights in dB under a scheme, with channels of `depth` inputs: of independent
-    values of a distribution, or of a given weight `[N, depth]`.
-
-    Derivation. With steps of `s d` (d the distance of codes: 1 for integers) errors are uniform in
-    a step, variance `s^2 d^2 / 12`. For integers `s = range / steps`, so
-
-        SNR = 12 steps^2 E[w^2] / E[range^2]
-
-    with the range of a group of g values: the largest magnitude, `steps` 127 or 7; with zero points
-    the distance of largest and smallest, 0 included, `steps` 255 or 15. The expectations are
-    integrals over the distribution's cdf F: `E[max^2] = int 2t P(max > t) dt`, and `E[range^2] = 2
-    int int_{s<t} P(min <= s, max > t)`, where `P(min <= s, max > t) = 1 - (1 - F(s))^g - F(t)^g +
-    (F(t) - F(s))^g` (inclusion and exclusion; Hoeffding's formula for the second moment). For 8-bit
-    floats the noise is the mean of `d(w / s)^2` at `s = sqrt(E[max^2]) / limit`.
-
-    It holds where steps are small against the weights: within 0.2 dB for int8, for 8-bit floats (of
-    Student's t 0.3 dB), and for int4 of Gaussian and uniform weights. Heavy tails put most int4
-    codes at 0, where errors are the weights themselves: there it is too low by some dB.
-    """
-    steps = code_steps(scheme)
-    group = scheme.group or depth
-    if not isinstance(source, Distribution):
-        groups = np.asarray(source, np.float64).reshape(len(source), -1, group)
-        ranges = _ranges(groups, scheme)
-        scale = np.repeat(ranges / steps, group, axis=-1).reshape(source.shape)
-        safe = np.where(scale == 0, 1.0, scale)
-        noise = float(np.mean((code_spacing(source / safe, scheme) * scale) ** 2)) / 12
-        return 10 * log10(float(np.mean(np.asarray(source, np.float64) ** 2)) / noise)
-    if scheme.zero_point:
-        square = expected_square_range(source, group)
-    else:
-        square = expected_square_max(source, group)
-    if not scheme.format.is_float:
-        return 10 * log10(12 * steps**2 * source.mean_square / square)
-    values = np.array(quantile_table(source))
-    scale = sqrt(square) / steps
-    noise = float(np.mean(code_spacing(values / scale, scheme) ** 2)) * scale**2 / 12
-    return 10 * log10(source.mean_square / noise)
-
-
-def _ranges(groups: Array, scheme: Scheme) -> Array:
-    if not scheme.zero_point:
-        return np.abs(groups).max(axis=-1)
-    return np.maximum(groups.max(axis=-1), 0) - np.minimum(groups.min(axis=-1), 0)
-
-
-@cache
-def expected_square_max(source: Distribution, count: int) -> float:
-    """`E[max |w|^2]` of `count` independent values."""
-    t = _grid(source, count)
-    return float(np.trapezoid(2 * t * _above(source.magnitude_cdf(t), count), t))
-
-
-@cache
-def expected_square_range(source: Distribution, count: int) -> float:
-    """`E[(max(w, 0) - min(w, 0))^2]` of `count` independent values."""
-    if source.one_sided:
-        return expected_square_max(source, count)
-    positive = _grid(source, count)
-    # With 0 in the range, max > t holds for all t < 0, and min <= s for all s >= 0: both ends on
-    # one side of 0 leave E[max^2] / 2 each, s below and t above the mixed term.
-    upper = source.cdf(positive)
-    one_end = float(np.trapezoid(2 * positive * _above(upper, count), positive))
-    lower = 1 - upper  # F(-t), by symmetry
-    both = (
-        1
-        - (1 - lower)[:, None] ** count
-        - upper[None, :] ** count
-        + np.maximum(upper[None, :] - lower[:, None], 0) ** count
-    )
-    mixed = float(np.trapezoid(np.trapezoid(both, positive, axis=1), positive))
-    return 2 * one_end + 2 * mixed
-
-
-def _above(cdf: Array, count: int) -> Array:
-    """`1 - cdf^count`, without cancellation where cdf is almost 1."""
-    with np.errstate(divide="ignore"):
-        return -np.expm1(count * np.log(cdf))
-
-
-def _grid(source: Distribution, count: int) -> Array:
-    """Points from 0 to where values of `count` no longer come, denser near 0."""
-    top = float(source.quantile(np.array([1 - _LOG_CUTOFF / count]))[0])
-    dense = np.linspace(0, 1, _GRID) ** 2
-    return dense * top
+__all__ = [
+    "cosine_from_snr",
+    "expected_snr_db",
+    "expected_square_max",
+    "expected_square_range",
+    "snr_db",
+]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tilewright.testing.bounds.noise import expected_snr_db, snr_db
 from tilewright.testing.formats import spacing
 from tilewright.testing.quantizer import Quantized, Subject
-from tilewright.testing.strategies import GAUSSIAN, weights
+from tilewright.testing.strategies import GAUSSIAN, near_subnormal_scales, weights
 from tilewright.testing.strategies.shapes import matrix_shapes
 from tilewright.testing.suite.accuracy import any_weight, ordinary_weight
 from tilewright.testing.suite.property import (
@@ -82,7 +82,14 @@ def dequantization_is_linear(subject: Subject, weight: Array) -> None:
     )
 
 
-@quantizer_property("serialization", any_weight, needs=("serialize", "deserialize"))
+def _any_scale(subject: Subject) -> st.SearchStrategy[Case]:
+    """Ordinary weights, and such that scales may be stored in another type."""
+    shape = matrix_shapes(subject.scheme)
+    small = near_subnormal_scales(shape, subject.scheme, dtype=subject.dtype)
+    return ordinary_weight(subject) | st.tuples(small)
+
+
+@quantizer_property("serialization", _any_scale, needs=("serialize", "deserialize"))
 def serialization(subject: Subject, weight: Array) -> None:
     """What is written and read again is the same, to the bit.
 
@@ -95,7 +102,7 @@ def serialization(subject: Subject, weight: Array) -> None:
     require_equal(made, subject.read(subject.quantizer.deserialize(data), weight.shape), "read")
 
 
-@quantizer_property("serialization-is-reproducible", any_weight, needs=("serialize",))
+@quantizer_property("serialization-is-reproducible", _any_scale, needs=("serialize",))
 def serialization_is_reproducible(subject: Subject, weight: Array) -> None:
     """Equal weights are written as equal bytes.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from tests.testing import artifacts
 from tests.testing.amount import examples
 from tests.testing.own import on_the_machine, quantizer
 
@@ -45,6 +48,22 @@ def test_products_on_the_machine(name: str) -> None:
     check_weight_quantizer(
         on_the_machine(scheme, F16), scheme, examples=examples(6), properties=PRODUCTS
     )
+
+
+@ELEMENTS
+@pytest.mark.parametrize(
+    "name", ["w8a16", "w8a16-zp", "w4a16-g16", "w4a16-g32-absmax", "f8e4m3-g32"]
+)
+def test_artifacts(name: str, element: ElementType) -> None:
+    scheme = parse_scheme(name)
+    stored = replace(
+        quantizer(scheme, element),
+        serialize=lambda *parts: artifacts.written(scheme, *parts),
+        deserialize=lambda data: artifacts.read(scheme, data),
+    )
+    files = [name for name in PROPERTIES if name.startswith("serialization")]
+    report = check_weight_quantizer(stored, scheme, examples=examples(10), properties=files)
+    assert not report.not_applicable
 
 
 @pytest.mark.parametrize("method", METHODS)
