@@ -12,12 +12,10 @@ import numpy.typing as npt
 import pytest
 from tests.compiler.small_models import TINY_LLAMA, model_of, random_weights
 
+from tilewright.backends.reference.distributions import GAUSSIAN
+from tilewright.backends.reference.noise import expected_square_max, expected_square_range
 from tilewright.backends.reference.numerics import dequantize, quantize
-from tilewright.compiler.quantization.expected_noise import (
-    expected_noise,
-    mean_square_of_largest,
-    mean_square_of_range,
-)
+from tilewright.compiler.quantization.expected_noise import expected_noise
 from tilewright.compiler.quantization.layer_error import LayerErrors, sample_rows
 from tilewright.compiler.quantization.linear_weights import LinearWeight, linear_weights
 from tilewright.dialects.element_types import F16, F32
@@ -66,9 +64,10 @@ def test_closed_formulas_agree_with_measured_noise(quant: str) -> None:
 def test_order_statistics_of_gaussians(count: int) -> None:
     draws = np.random.default_rng(2).standard_normal((8_000_000 // max(count, 400), count))
     largest = float(np.mean(np.abs(draws).max(axis=1) ** 2))
-    spread = float(np.mean(np.ptp(draws, axis=1) ** 2))
-    assert mean_square_of_largest(count) == pytest.approx(largest, rel=0.03)
-    assert mean_square_of_range(count) == pytest.approx(spread, rel=0.03, abs=1e-3)
+    high, low = draws.max(axis=1, initial=0), draws.min(axis=1, initial=0)
+    assert expected_square_max(GAUSSIAN, count) == pytest.approx(largest, rel=0.03)
+    spread = float(np.mean((high - low) ** 2))
+    assert expected_square_range(GAUSSIAN, count) == pytest.approx(spread, rel=0.03)
 
 
 @dataclass(frozen=True)
