@@ -67,7 +67,7 @@ def calibrate(
     if hessian:
         _require_memory(model.module, data.function)
     observer = LayerObserver(hessian=hessian)
-    reader = _WeightReader(weights, model.tables())
+    reader = FloatWeights(weights, model.tables())
     names = input_names(model, data.function)
     with threads_for(model.module, _LEAST_PRODUCT):
         for index, sample in enumerate(data.samples):
@@ -101,7 +101,7 @@ def calibrate(
     )
 
 
-class _WeightReader:
+class FloatWeights:
     """The weights of a `top` module in its types (f32, i32 for orders of inputs), read when they
     are asked for; a first part of them is kept for the next sample."""
 

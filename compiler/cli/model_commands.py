@@ -366,6 +366,74 @@ def quant_table_verb(
 
 
 @app.command(
+    "sensitivity",
+    short_help="Show what each layer would lose in each quantization scheme.",
+    epilog=example("tw sensitivity chatglm2-6b --data tokens.jsonl --schemes w8a16,w4a16"),
+)
+def sensitivity_verb(
+    source: Annotated[Path, typer.Argument(help="A model, as for tw compile.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Token ids (.txt, .json, .jsonl, .npy), or a function's inputs (.npz).",
+        ),
+    ] = None,
+    schemes: Annotated[
+        str, typer.Option("--schemes", help="The schemes to look at, by commas.")
+    ] = "w8a16,w4a16",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="What tw calibrate wrote: ranges for int8; with --hessian it can stand for "
+            "--data.",
+        ),
+    ] = None,
+    end_to_end: Annotated[
+        bool,
+        typer.Option(
+            "--end-to-end",
+            help="Also run the float model with one layer quantized at a time (a run for each "
+            "layer, scheme and sample): error of the output, divergence of the predictions.",
+        ),
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with plots, which needs no network.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", help="Rows in the table, worst first.")] = 20,
+    seq: SeqOption = 512,
+    act: ActOption = "f16",
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Use the first so many; all if left out.")
+    ] = None,
+    function: Annotated[
+        str, typer.Option("--function", help="Which function .npz inputs are for.")
+    ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """What each linear layer loses in each scheme: predicted and measured, worst first."""
+    from tilewright.compiler.cli.sensitivity_verb import run_sensitivity
+
+    run_sensitivity(
+        source,
+        data,
+        [name.strip() for name in schemes.split(",") if name.strip()],
+        calibration=calibration,
+        html=html,
+        seq=seq,
+        act=act,
+        samples=samples,
+        function=function,
+        end_to_end=end_to_end,
+        top=top,
+        quiet=quiet,
+        json=json,
+    )
+
+
+@app.command(
     "profile",
     short_help="Show where the cycles go, by layer and by kernel.",
     epilog=example("tw profile chatglm2.twm --function decode"),
