@@ -67,6 +67,10 @@ class AddScoreFunctionPass(ModulePass):
     }
     ```
 
+    Options:
+
+    - `function`: its name.
+
     Perplexity needs the logits of all positions, generation those of the last one: so `prefill`
     spares the head the others. Requires a verified module of `func` and `top` ops with a function
     `prefill` that picks `last_position` from its hidden states. Guarantees that row `r` of `score`
