@@ -2,7 +2,7 @@
 layer's inputs.
 
 A layer `y = x W^T` whose weight becomes `W + dW` makes the error `x dW^T`. Over the rows X of the
-samples its energy is `tr(dW H dW^T)`, that of the output `tr(W H W^T)`, with `H = X^T X / rows`: the
+samples its energy is `tr(dW H dW^T)`, that of the output `tr(W H W^T)`, with H = X^T X / rows: the
 figures are exact for these samples, though no sample is kept. (Biases are left out: they are not
 quantized.) `int8` rounds inputs and outputs, too; its layers are run (`int8_layers`).
 

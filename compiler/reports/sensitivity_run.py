@@ -40,6 +40,8 @@ class Sensitivity:
     tokens: int
     rows: tuple[LayerFigures, ...]
     not_possible: tuple[NotPossible, ...]
+    order: tuple[str, ...] = ()
+    """The layers in order of execution."""
 
     def to_json(self) -> dict[str, Any]:
         """What `tw sensitivity --json` prints (docs/json.md)."""
@@ -151,7 +153,12 @@ def _measured(
                 rows[-1] = replace(rows[-1], end_to_end=runs.end_to_end(layer, made))
         on_step(f"[{len(rows):4d}/{count:4d}] {key}")
     return Sensitivity(
-        model.name, moments.samples, moments.tokens, tuple(with_shares(rows)), tuple(refused)
+        model.name,
+        moments.samples,
+        moments.tokens,
+        tuple(with_shares(rows)),
+        tuple(refused),
+        tuple(layers),
     )
 
 
