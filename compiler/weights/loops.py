@@ -19,6 +19,15 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from tilewright.compiler.weights.vectors import (
+    LANES,
+    as_float,
+    greatest_magnitude,
+    least_and_greatest,
+    write_bytes,
+    write_nibbles,
+)
+
 QUANTIZED = -1
 """Every row has been quantized."""
 SCALE_OUT_OF_RANGE = -2
@@ -51,6 +60,8 @@ exactly (adding 0.5 would round 0.49999997 up)."""
 _ALMOST_HALF_BITS = _ALMOST_HALF.view(np.uint32)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+_UNITS = np.float32(1.5 * 2.0**23)
+"""Its ulp is 1, and of all sums with less than 2^22."""
 _LEAST_NORMAL = np.float64(2.0**-126)
 _LEAST_FAST, _MOST_FAST = np.float32(2.0**-70), np.float32(2.0**100)
 """Scales for which neither a reciprocal nor the remainder of a code leaves the normal range."""
@@ -60,21 +71,12 @@ _LEAST_FAST, _MOST_FAST = np.float32(2.0**-70), np.float32(2.0**100)
 
 
 def _type_value(typingctx: Any, bits: Any) -> Any:
-    """The float32 of a weight's bits (numba has no f16 on CPUs; LLVM has)."""
+    """The float32 of a weight's bits."""
 
-    def from_half(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return as_float(builder, bits, arguments[0])
 
-    def from_bfloat(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        wide = builder.zext(arguments[0], ir.IntType(32))
-        shifted = builder.shl(wide, ir.Constant(ir.IntType(32), 16))
-        return builder.bitcast(shifted, ir.FloatType())
-
-    def from_float(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    generate = {types.uint16: from_half, types.int16: from_bfloat, types.uint32: from_float}
-    return types.float32(bits), generate[bits]
+    return types.float32(bits), generate
 
 
 def _type_magnitude(typingctx: Any, bits: Any) -> Any:
@@ -142,21 +144,21 @@ _multiply_add: Any = intrinsic(_type_multiply_add)
 def _find_ranges(row: Any, group: Any, zero_point: Any, lows: Any, highs: Any) -> None:
     """The bits of the least and greatest value of each group; of the greatest magnitude alone
     without zero points."""
+    vectors = group // LANES
     for g in range(len(highs)):
-        start = np.uintp(g * group)
+        start = g * group
         if zero_point:
-            low = _ordered(row[start])
-            high = low
-            for k in range(group):
-                key = _ordered(row[start + np.uintp(k)])
-                low = min(low, key)
-                high = max(high, key)
+            low, high = least_and_greatest(row, start, vectors)
+            low, high = min(low, _ordered(row[start])), max(high, _ordered(row[start]))
+            for k in range(start + vectors * LANES, start + group):
+                key = _ordered(row[np.uintp(k)])
+                low, high = min(low, key), max(high, key)
             lows[g] = _ordered(low)
             highs[g] = _ordered(high)
         else:
-            top = _magnitude(row[start])
-            for k in range(group):
-                top = max(top, _magnitude(row[start + np.uintp(k)]))
+            top = greatest_magnitude(row, start, vectors)
+            for k in range(start + vectors * LANES, start + group):
+                top = max(top, _magnitude(row[np.uintp(k)]))
             lows[g] = 0
             highs[g] = top
 
@@ -225,6 +227,14 @@ def _is_normal(scale: Any) -> Any:
 
 
 @numba.njit(inline="always")
+def _are_normal(scales: Any) -> Any:
+    normal = True
+    for g in range(len(scales)):
+        normal &= _is_normal(scales[g])
+    return normal
+
+
+@numba.njit(inline="always")
 def _quotient(value: Any, scale: Any, reciprocal: Any) -> Any:
     """`value / scale` as a division rounds it, for a `scale` of at most 11 significant bits.
 
@@ -250,34 +260,40 @@ def _nudged_reciprocal(scale: Any) -> Any:
 
 
 @numba.njit(inline="always")
-def _write_codes(
-    row: Any, group: Any, scales: Any, zeros: Any, rule: Any, narrow: Any, codes: Any
+def _write_exact_codes(
+    row: Any, group: Any, scales: Any, zeros: Any, rule: Any, codes: Any
 ) -> None:
-    """Integer codes of a row, one a byte; `narrow` says that values and scales have 11 bits."""
+    """Integer codes of a row, one a byte, by divisions."""
     least, most = np.int32(rule.least_code), np.int32(rule.most_code)
     for g in range(len(scales)):
         start, scale = np.uintp(g * group), scales[g]
         zero = np.int32(zeros[g]) if rule.zero_point else np.int32(0)
-        if narrow and _is_normal(scale) and rule.zero_point:
-            reciprocal = _nudged_reciprocal(scale)
-            for k in range(group):
-                place = start + np.uintp(k)
-                code = np.int32(_rounded(_value(row[place]) * reciprocal) + zero)
-                code = code if code > least else least
-                codes[place] = np.int8(code if code < most else most)
-        elif narrow and _is_normal(scale):
-            reciprocal = _nudged_reciprocal(scale)  # rounded up, the scale keeps codes in range
-            for k in range(group):
-                place = start + np.uintp(k)
-                codes[place] = np.int8(_rounded(_value(row[place]) * reciprocal))
+        bottom, top = np.float32(least - zero), np.float32(most - zero)
+        for k in range(group):
+            place = start + np.uintp(k)
+            quotient = _value(row[place]) / scale
+            quotient = quotient if quotient > bottom else bottom
+            quotient = quotient if quotient < top else top
+            codes[place] = np.int8(_rounded(quotient) + zero)
+
+
+@numba.njit(inline="always")
+def _write_codes(
+    row: Any, group: Any, scales: Any, zeros: Any, rule: Any, packed: Any, factors: Any, codes: Any
+) -> None:
+    """Integer codes of a row of groups that are multiples of `LANES`, for values and scales of 11
+    significant bits, without a division a value: multiplied by the reciprocal of a scale and added
+    to `_UNITS` and the zero point in one rounding, a value is its code in the low bits."""
+    for g in range(len(scales)):
+        factors[g] = _nudged_reciprocal(scales[g])
+    vectors = group // LANES
+    most = _UNITS + rule.most_code
+    for g in range(len(scales)):
+        zero = _UNITS + np.float32(zeros[g]) if rule.zero_point else _UNITS
+        if packed:
+            write_nibbles(row, g * group, vectors, factors[g], zero, most, codes)
         else:
-            bottom, top = np.float32(least - zero), np.float32(most - zero)
-            for k in range(group):
-                place = start + np.uintp(k)
-                quotient = _value(row[place]) / scale
-                quotient = quotient if quotient > bottom else bottom
-                quotient = quotient if quotient < top else top
-                codes[place] = np.int8(_rounded(quotient) + zero)
+            write_bytes(row, g * group, vectors, factors[g], zero, most, codes)
 
 
 @numba.njit(inline="always")
@@ -303,6 +319,7 @@ def quantize_integers(
     groups = scales.shape[1]
     group = depth // groups
     lows, highs = np.empty(groups, rows.dtype), np.empty(groups, rows.dtype)
+    factors = np.empty(groups, np.float32)
     loose = np.zeros(depth + depth % 2, np.int8)
     for n in range(count):
         row = rows[n]
@@ -312,11 +329,13 @@ def quantize_integers(
             return n if status == 0 else status
         if rule.zero_point:
             _find_zeros(lows, scales[n], rule, zeros[n])
-        if packed:
-            _write_codes(row, group, scales[n], zeros[n], rule, narrow, loose)
+        if narrow and group % LANES == 0 and _are_normal(scales[n]):
+            _write_codes(row, group, scales[n], zeros[n], rule, packed, factors, codes[n])
+        elif packed:
+            _write_exact_codes(row, group, scales[n], zeros[n], rule, loose)
             _pack(loose.view(np.uint16), codes[n])
         else:
-            _write_codes(row, group, scales[n], zeros[n], rule, narrow, codes[n])
+            _write_exact_codes(row, group, scales[n], zeros[n], rule, codes[n])
     return QUANTIZED
 
 
