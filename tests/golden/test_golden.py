@@ -28,11 +28,11 @@ FOLDER = Path(__file__).parent
 SEQ = 48
 CONFIGS = {"chatglm": TINY_CHATGLM, "llama": TINY_LLAMA}
 CASES = [(model, quant) for model in CONFIGS for quant in ("f32", "f16", "w8a16")]
-CASES.append(("chatglm", "w4a16-g16"))
+CASES.append(("chatglm", "w4a16-channel"))
 LISTINGS = {
     "rms_norm": ("f16", "tpu.RMSNorm"),
     "w8a16_matmul": ("w8a16", "tpu.W8A16MatMul"),
-    "w4a16_matmul": ("w4a16-g16", "tpu.W4A16MatMul"),
+    "w4a16_matmul": ("w4a16-channel", "tpu.W4A16MatMul"),
 }
 """Kernels of chatglm's decode whose listings are kept: quantization and op."""
 HINT = "if that is meant: make golden"
