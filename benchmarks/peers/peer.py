@@ -1,0 +1,80 @@
+"""What is said of a peer: whose it is, which scheme it claims, what it does otherwise on purpose.
+
+A convention is what a peer's documentation, format or code says that it does on purpose, and that a
+property of the suite does not allow: where that property fails, it is reported as a convention, with
+the reason. All else that fails is a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.dialects.quantization import CodeFormat, Scheme
+from tilewright.testing import Quantizer
+
+Array = npt.NDArray[Any]
+Quantize = Callable[[Array], tuple[Array, ...]]
+
+PER_CHANNEL = Scheme(CodeFormat.I8)
+
+
+def int8(group: int = 0, zero_point: bool = False) -> Scheme:
+    """Codes of 8 bits; zero points are -128..127."""
+    return Scheme(CodeFormat.I8, group, zero_point)
+
+
+def int4(group: int) -> Scheme:
+    """Signed codes of 4 bits without zero points."""
+    return Scheme(CodeFormat.I4, group)
+
+
+def uint4(group: int) -> Scheme:
+    """Codes and zero points 0..15."""
+    return Scheme(CodeFormat.U4, group, True)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A quantizer of a library."""
+
+    name: str
+    distribution: str
+    """The name by which the library is installed; its version is printed."""
+    claims: str
+    """Divisor, rounding, type of scales, group: by which it is judged."""
+    scheme: Scheme
+    quantizer: Quantizer
+    dtype: npt.DTypeLike = np.float32
+    """The type of weights that it is given."""
+    conventions: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What it does otherwise on purpose, by the property that does not hold then."""
+
+
+ROUNDED_SCALE = "the scale is rounded to f16 after the codes are made: see the next property"
+
+ENDS_AT_HALF = {
+    name: "divisor 127.5 (7.5): codes -128..127, the end of the range is half a code past the last"
+    for name in ("symmetric-codes", "exact-on-the-grid", "idempotence", "sign-symmetry")
+}
+"""Of quantizers whose step is the range divided by all codes: `2 absmax / 255`."""
+
+SIGNED_SCALE = {
+    name: "the scale is (the largest weight with its sign) / -8: it may be negative, codes -8..7"
+    for name in (
+        "symmetric-codes",
+        "scales-are-positive",
+        "sign-symmetry",
+        "monotone-codes",
+        "zero-channels",
+        "exact-on-the-grid",
+    )
+} | {
+    name: "the opposite of the largest weight would be +8, and is clipped to +7: up to one step"
+    for name in ("error-bound", "error-bound-of-rounded-scales", "outliers", "largest-f16")
+}
+"""Of quantizers that give the largest weight the code -8."""

@@ -1,0 +1,90 @@
+"""optimum-quanto: its default optimizers (absmax for 8 bits, min and max for 4)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from peers.peer import PER_CHANNEL, Array, Peer, uint4
+from peers.torch_peers import tensor
+
+from tilewright.testing import Quantizer
+
+_GROUP = 32
+_SHIFT = {
+    name: "shifts are floats unless zeropoint=True: 0 is no code"
+    for name in ("zero-is-exact", "zero-points-in-range", "shapes-and-types")
+}
+_NOT_WIDENED = {
+    name: "the range is not widened to hold 0, which a float shift needs not"
+    for name in ("one-sided-range",)
+}
+
+
+def peers() -> list[Peer]:
+    """qint8 per channel of f32 and f16 weights, qint4 in groups with both kinds of shifts."""
+    torch = import_module("torch")
+    quanto = import_module("optimum.quanto")
+    types: list[npt.DTypeLike] = [np.float32, np.float16]
+    eight = [
+        Peer(
+            f"quanto qint8, {'f16' if dtype is np.float16 else 'f32'}",
+            "optimum-quanto",
+            "AbsmaxOptimizer: absmax / 127, half to even, scales as weights",
+            PER_CHANNEL,
+            qint8(torch, quanto),
+            dtype,
+        )
+        for dtype in types
+    ]
+    return [
+        *eight,
+        Peer(
+            "quanto qint4 g32",
+            "optimum-quanto",
+            "MaxOptimizer: (max - min) / 15, half to even, scales and shifts f32",
+            uint4(_GROUP),
+            qint4(torch, quanto, zeropoint=False),
+            conventions=_SHIFT | _NOT_WIDENED,
+        ),
+        Peer(
+            "quanto qint4 zp g32",
+            "optimum-quanto",
+            "MaxOptimizer, zeropoint=True: (max - min) / 15, half to even, scales f32",
+            uint4(_GROUP),
+            qint4(torch, quanto, zeropoint=True),
+        ),
+    ]
+
+
+def qint8(torch: Any, quanto: Any) -> Quantizer:
+    """`quantize_weight` to qint8, and back."""
+
+    def quantize(weight: Array) -> tuple[Array, ...]:
+        given = tensor(torch, weight)
+        scale = quanto.AbsmaxOptimizer()(given, quanto.qint8, 0)
+        made = quanto.quantize_weight(given, quanto.qint8, 0, scale)
+        return made._data.numpy(), made._scale.numpy()
+
+    def dequantize(codes: Array, scale: Array) -> Array:
+        return (torch.from_numpy(scale) * torch.from_numpy(codes)).numpy()
+
+    return Quantizer(quantize, dequantize=dequantize)
+
+
+def qint4(torch: Any, quanto: Any, zeropoint: bool) -> Quantizer:
+    """`quantize_weight` to qint4; a float shift is so many steps of the scale."""
+
+    def quantize(weight: Array) -> tuple[Array, ...]:
+        given = tensor(torch, weight)
+        scale, shift = quanto.MaxOptimizer()(given, quanto.qint4, 0, _GROUP, zeropoint=zeropoint)
+        made = quanto.quantize_weight(given, quanto.qint4, 0, scale, shift, _GROUP)
+        codes = made._data.unpack().numpy().reshape(weight.shape)
+        steps = made._scale.numpy()
+        if zeropoint:
+            return codes, steps, made._shift.numpy()
+        return codes, steps, made._shift.numpy().astype(np.float64) / steps
+
+    return Quantizer(quantize)
