@@ -327,7 +327,13 @@ def weights(
             largest_f16(size, dtype=dtype),
         ]
     drawn = st.one_of(families)
-    return drawn.map(lambda weight: moderate(weight, scheme)) if ordinary else drawn
+    return _moderate(drawn, scheme) if ordinary else drawn
+
+
+@st.composite
+def _moderate(draw: st.DrawFn, drawn: st.SearchStrategy[Array], scheme: Scheme) -> Array:
+    """`moderate` weights. (Of a strategy that is mapped, Hypothesis shows the call.)"""
+    return moderate(draw(drawn), scheme)
 
 
 def moderate(weight: Array, scheme: Scheme) -> Array:

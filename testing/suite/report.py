@@ -82,15 +82,22 @@ class PropertyReport:
         )
 
     def text(self) -> str:
-        """A table to read, the counterexamples below it."""
-        width = max((len(row.id) for row in self.rows), default=0)
+        """A table of what holds and fails, the reasons why others do not apply, and the
+        counterexamples.
+        """
+        checked = [row for row in self.rows if row.verdict is not Verdict.NOT_APPLICABLE]
+        width = max((len(row.id) for row in checked), default=0)
         lines = [self.summary, ""]
-        for row in self.rows:
-            verdict = "-" if row.verdict is Verdict.NOT_APPLICABLE else row.verdict.value
-            lines.append(f"  {row.id:{width}}  {verdict:5}  {row.why or row.meaning}")
+        for row in checked:
+            lines.append(f"  {row.id:{width}}  {row.verdict.value}  {row.why or row.meaning}")
+        if self.not_applicable:
+            lines += ["", "Do not apply:"]
+        for why in dict.fromkeys(row.why for row in self.not_applicable):
+            ids = ", ".join(row.id for row in self.not_applicable if row.why == why)
+            lines.append(f"  {why}: {ids}")
         for row in self.failures:
-            case = row.counterexample.replace("\n", "\n    ")
-            lines += ["", f"{row.id}: {row.meaning}", f"  {row.why}", f"    {case}"]
+            case = row.counterexample.replace("\n", "\n  ")
+            lines += ["", f"{row.id}: {row.meaning}", f"  {case}"]
         return "\n".join(lines)
 
     def markdown(self) -> str:
@@ -108,6 +115,7 @@ class PropertyReport:
 
     def raise_failures(self) -> None:
         """Raises `PropertyError` with the counterexamples, if there are failures."""
+        __tracebackhide__ = True  # pytest points at the test
         if self.failures:
             only = PropertyReport(self.name, self.scheme, self.failures)
             raise PropertyError("\n" + "\n".join([self.summary, *only.text().splitlines()[1:]]))

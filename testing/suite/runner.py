@@ -5,6 +5,7 @@ for tables.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def check_weight_quantizer(
         def test_mine():
             check_weight_quantizer(my_quantizer, "w8a16")
     """
+    __tracebackhide__ = True  # pytest points at the test
     made = examine_weight_quantizer(
         quantizer,
         scheme,
@@ -138,12 +140,18 @@ def check_property(
         why = f"raises {type(error).__name__}: {_first_line(error)}"
     if not why:
         return PropertyResult(prop.id, prop.meaning, Verdict.HOLDS, examples=count)
-    example = "\n".join(shown(part) for part in tried[0]) if tried else ""
+    example = _example(prop, tried[0]) if tried else ""
     return PropertyResult(prop.id, prop.meaning, Verdict.FAILS, why, example, count)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
+
+
+def _example(prop: Property, case: Case) -> str:
+    """A case, a line for each argument of the check."""
+    _, *names = signature(prop.check).parameters
+    return "\n".join(f"{name} = {shown(part)}" for name, part in zip(names, case, strict=True))
 
 
 _MOST_ELEMENTS = 64

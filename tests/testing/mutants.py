@@ -454,7 +454,17 @@ def _sums(x: Array, weight: Array, dtype: type[Any]) -> Array:
         return (x.astype(dtype)[:, None, :] * weight.astype(dtype)).sum(axis=2, dtype=dtype)
 
 
-@mutant("w8a16", "matmul-error-bound", "matmul-of-integers")
+@mutant("w8a16", "matmul-error-bound")
+class LeavesOutTheRemainder(Right):
+    """Of tiles of 16 inputs."""
+
+    def matmul(self, x: Array, *parts: Array) -> Array:
+        codes, scale = parts
+        whole = x.shape[1] // 16 * 16
+        return super().matmul(x[:, :whole], codes[:, :whole], scale)
+
+
+@mutant("w8a16", "matmul-of-integers")
 class AddsInHalf(Right):
     def matmul(self, x: Array, *parts: Array) -> Array:
         total = np.zeros((len(x), len(parts[0])), np.float16)

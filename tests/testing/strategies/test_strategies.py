@@ -254,3 +254,15 @@ def test_graphs_are_verified_and_their_layers_fit(graph: TopGraph) -> None:
     assert graph.linear
     for key in graph.linear:
         assert graph.weights[key].shape[1] % 16 == 0
+
+
+def test_ordinary_weights_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """And not as the call that made them from others."""
+
+    @given(weights((1, 2), ordinary=True))
+    def fails(weight: Array) -> None:
+        raise ValueError(weight)
+
+    with pytest.raises(ValueError, match=r"\[\[") as caught:
+        fails()
+    assert "weight=array(" in "".join(caught.value.__notes__)

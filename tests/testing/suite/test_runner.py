@@ -56,7 +56,13 @@ def test_one_line_for_a_test() -> None:
     text = str(caught.value)
     assert "zero-channels" in text
     assert "scales-are-positive" in text
-    assert "float32[" in text  # the counterexample
+    assert "weight = float32[" in text  # the counterexample
+    assert caught.traceback[-1].frame.code.name == "raise_failures"
+    hidden = [entry for entry in caught.traceback if entry.ishidden(caught)]
+    assert [entry.frame.code.name for entry in hidden] == [
+        "check_weight_quantizer",
+        "raise_failures",
+    ]  # so pytest points at the test
 
 
 def test_a_report_names_what_holds_fails_and_does_not_apply() -> None:
@@ -82,6 +88,8 @@ def test_a_report_names_what_holds_fails_and_does_not_apply() -> None:
     )
     assert passing.ok
     assert "1 holds" in shown[0]
+    assert "  the quantizer has no matmul: matmul-one-hot\n" in report.text()
+    assert report.text().count(report["zero-channels"].why) == 1
     with pytest.raises(KeyError):
         report["determinism"]
 
