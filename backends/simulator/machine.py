@@ -25,7 +25,8 @@ from tilewright.backends.simulator.global_memory import GlobalMemory
 from tilewright.backends.simulator.host_threads import FOUND, HostThreads, State
 from tilewright.backends.simulator.schedule import Schedule as Schedule
 from tilewright.backends.simulator.schedule import command_text, execution_order
-from tilewright.backends.simulator.task_runner import run_tasks
+from tilewright.backends.simulator.task_loops import loop_addresses
+from tilewright.backends.simulator.task_runner import KIND, run_tasks
 from tilewright.backends.simulator.tasks import Task, TaskBuilder, shared_ns, task_table
 from tilewright.dialects.errors import SimulationError
 
@@ -49,6 +50,8 @@ class _Plan:
     """A row for each GDMA command, then the others."""
     order: Int64Array
     """Rows of the table."""
+    loops: Int64Array
+    """Addresses of the compiled loops that it needs."""
     shared: bool
     """Whether launches are worth several threads."""
     read_late: tuple[int, ...]
@@ -104,7 +107,9 @@ class _Decoded:
                 rows.extend(range(first[index], first[index] + len(bdc_tasks[index])))
         shared = shared_ns(tasks[row] for row in rows) >= SHARED_LAUNCH_NS
         places = np.array(rows, dtype=np.int64)
-        return _Plan(task_table(tasks), places, shared, tuple(sorted(read_late)))
+        table = task_table(tasks)
+        loops = loop_addresses(table[places, KIND].tolist())
+        return _Plan(table, places, loops, shared, tuple(sorted(read_late)))
 
 
 class Machine:
@@ -168,7 +173,7 @@ class Machine:
             plan = decoded.plan(schedule, self._builder, fused=False)
 
         def part(thread: int, threads: int, state: State) -> None:
-            run_tasks(plan.table, plan.order, bases, thread, threads, state)
+            run_tasks(plan.table, plan.order, bases, plan.loops, thread, threads, state)
 
         state = self._threads.run(part, together=plan.shared)
         if state[FOUND]:

@@ -27,7 +27,8 @@ from tilewright.backends.simulator.dequantized_products import NO_ZERO_POINTS
 from tilewright.backends.simulator.dot_products import BLOCK_COLS, BLOCK_ROWS, DIRECT_ROWS, VECTOR
 from tilewright.backends.simulator.fusion import FEW_ROWS
 from tilewright.backends.simulator.host_threads import MAX_CHUNKS
-from tilewright.backends.simulator.task_runner import TASK_WORDS, TaskKind
+from tilewright.backends.simulator.task_loops import TaskKind
+from tilewright.backends.simulator.task_runner import TASK_WORDS
 from tilewright.dialects.element_types import I8, element_by_code
 
 CHUNK_NS = 8000

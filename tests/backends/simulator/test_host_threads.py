@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pytest
 
 from tilewright.backends.encoding.records import BdcOpcode
-from tilewright.backends.simulator import host_threads, machine, task_runner, tasks
+from tilewright.backends.simulator import host_threads, machine, task_loops, task_runner, tasks
 from tilewright.backends.simulator.host_threads import HostThreads
-from tilewright.backends.simulator.task_runner import CHUNKS, KIND, TaskKind
+from tilewright.backends.simulator.task_loops import TaskKind
+from tilewright.backends.simulator.task_runner import CHUNKS, KIND
 from tilewright.backends.simulator.tasks import TaskBuilder, task_table
 from tilewright.dialects.errors import SimulationError
 
@@ -28,7 +29,8 @@ gdma 2 load 200x1xf16 local=512/64 global=1+0/2
 gdma 3 load 100x96xf16 local=1024/192 global=2+0/192
 gdma 4 load_replicated 1x96xf32 local=1536/0 global=3+0/0
 gdma 5 gather 150x96xf16 local=2048/192 global=2+0/192 index=4+0 table=100
-bdc 1 dequant 200x96 dst=f16:4096/192 a=i8:0/128 b=f16:512/64 wait=5
+gdma 6 load 200x3xi32 local=2560/64 global=11+0/12
+bdc 1 dequant 200x96 dst=f16:4096/192 a=i8:0/128 b=f16:512/64 wait=6
 bdc 2 mm 200x150x96 dst=f32:8192/640 a=f16:4096/192 b=f16:2048/192 transpose_right
 bdc 3 mm 200x96x96 dst=f32:12288/384 a=f16:4096/192 b=f16:2048/192
 bdc 4 mm 200x2x96 dst=f32:16384/64 a=f16:4096/192 b=f16:2048/192 transpose_right
@@ -42,13 +44,22 @@ bdc 11 sub 200x96 dst=f32:24576/384 a=f32:24576/384 b=f32:28672/64 column
 bdc 12 rotate 200x96 dst=f16:32768/192 a=f32:24576/384 turned=64
 bdc 13 transpose 200x96 dst=f16:40960/448 a=f16:32768/192
 bdc 14 fill 200x96 dst=f16:49152/192 immediate=0.5
-gdma 6 store 200x150xf32 local=8192/640 global=5+0/600 wait=14
-gdma 7 store 200x96xf32 local=12288/384 global=6+0/384
-gdma 8 store 200x2xf32 local=16384/64 global=7+0/8
-gdma 9 store 1x200xf16 local=20480/448 global=8+0/400
-gdma 10 store 96x200xf16 local=40960/448 global=9+0/400
-gdma 11 store 200x96xf16 local=49152/192 global=10+0/192
-gdma 12 scatter 150x96xf16 local=2048/192 global=10+0/192 index=4+0 table=100
+bdc 15 quantize 200x96 dst=i8:53248/128 a=f16:4096/192 b=f32:1536/0
+bdc 16 dequantize 200x96 dst=f16:57344/192 a=i8:53248/128 b=f32:1536/0
+bdc 17 mm 200x96x96 dst=i32:61440/384 a=i8:0/128 b=i8:53248/128
+bdc 18 mm 200x2x96 dst=i32:65536/64 a=i8:0/128 b=i8:53248/128 transpose_right
+bdc 19 mm 200x2x96 dst=i32:65536/64 a=i8:0/128 b=i8:53248/128 transpose_right accumulate
+bdc 20 requant 200x96 dst=i8:69632/128 a=i32:61440/384 b=i32:2560/64
+gdma 7 store 200x150xf32 local=8192/640 global=5+0/600 wait=20
+gdma 8 store 200x96xf32 local=12288/384 global=6+0/384
+gdma 9 store 200x2xf32 local=16384/64 global=7+0/8
+gdma 10 store 1x200xf16 local=20480/448 global=8+0/400
+gdma 11 store 96x200xf16 local=40960/448 global=9+0/400
+gdma 12 store 200x96xf16 local=49152/192 global=10+0/192
+gdma 13 scatter 150x96xf16 local=2048/192 global=10+0/192 index=4+0 table=100
+gdma 14 store 200x96xf16 local=57344/192 global=12+0/192
+gdma 15 store 200x2xi32 local=65536/64 global=13+0/8
+gdma 16 store 200x96xi8 local=69632/128 global=14+0/96
 """
 
 
@@ -68,12 +79,23 @@ def run_every_opcode(bench: Any) -> list[Array]:
         np.zeros((96, 200), np.float16),
         np.zeros((200, 96), np.float16),
     ]
+    table = np.array([[7, 2**30, 40]], np.int32).repeat(200, axis=0)
+    int8_results: list[Array] = [
+        np.zeros((200, 96), np.float16),
+        np.zeros((200, 2), np.int32),
+        np.zeros((200, 96), np.int8),
+    ]
     reads = [(array, "read") for array in (codes, scale, x, row, indices)]
     bench.run(
         EVERY_OPCODE,
-        reads + [(array, "write") for array in results[:-1]] + [(results[-1], "update")],
+        [
+            *reads,
+            *((array, "write") for array in results[:-1]),
+            *((results[-1], "update"), (table, "read")),
+            *((array, "write") for array in int8_results),
+        ],
     )
-    return results
+    return [*results, *int8_results]
 
 
 @pytest.fixture
@@ -186,14 +208,26 @@ def test_an_error_in_one_thread_reaches_the_caller(culprit: int) -> None:
     assert not crew.run(lambda *_: None, together=True).any()
 
 
-def test_the_cached_loop_is_that_of_the_modules_as_they_are(tmp_path: Path) -> None:
+def test_cached_loops_are_those_of_the_modules_as_they_are(tmp_path: Path) -> None:
     module = ModuleType("inner_loops")
     module.__file__ = str(tmp_path / "inner_loops.py")
     numbers: list[int] = []
     for text in ("BLOCK = 4", "BLOCK = 6", "BLOCK = 4"):
         Path(module.__file__).write_text(text)
-        numbers.append(task_runner.fingerprint_of([module]))
+        numbers.append(task_loops.fingerprint_of([module]))
     assert numbers[0] == numbers[2] != numbers[1]
     run_tasks: Any = task_runner.run_tasks
-    cells = [cell.cell_contents for cell in run_tasks.py_func.__closure__]
-    assert cells == [task_runner.fingerprint_of(task_runner.COMPILED_MODULES)]
+    assert _cells(run_tasks.py_func) == [task_loops.fingerprint_of(task_runner.COMPILED_MODULES)]
+    fingerprint = task_loops.fingerprint_of(task_loops.COMPILED_MODULES)
+    for kind in TaskKind:
+        assert _cells(task_loops.compiled_loop(kind).__wrapped__) == [fingerprint]
+
+
+def test_only_loops_that_are_needed_are_compiled() -> None:
+    addresses = task_loops.loop_addresses([TaskKind.PACK_ROWS, TaskKind.MOVE_ROWS])
+    assert np.flatnonzero(addresses).tolist() == [TaskKind.MOVE_ROWS, TaskKind.PACK_ROWS]
+    assert addresses[TaskKind.PACK_ROWS] == task_loops.compiled_loop(TaskKind.PACK_ROWS).address
+
+
+def _cells(function: Any) -> list[Any]:
+    return [cell.cell_contents for cell in function.__closure__]
