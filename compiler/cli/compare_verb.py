@@ -1,4 +1,4 @@
-"""`tw compare`: every op against float64."""
+"""`tw compare`: every op against float64, against the float model, or against another artifact."""
 
 from __future__ import annotations
 
@@ -9,45 +9,114 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.backends.program import Function
-from tilewright.compiler.artifact import Artifact, open_artifact
 from tilewright.compiler.cli.output import print_json, print_table
-from tilewright.compiler.cli.run_verb import language_model_of, parse_ids, session_of
+from tilewright.compiler.cli.run_verb import parse_ids
 from tilewright.compiler.compare import OpComparison, compare_function, first_out_of_bound
-from tilewright.dialects.context import parse_module
+from tilewright.compiler.reports.artifact_runs import (
+    DEFAULT_PROMPT_TOKENS,
+    OpenModel,
+    made_up_inputs,
+)
+from tilewright.compiler.reports.figures import finite
 from tilewright.dialects.errors import AccuracyError, OptionError
 
 Array = npt.NDArray[Any]
 
-DEFAULT_PROMPT_TOKENS = 5
+TOP = 20
+"""Rows of a report of errors, unless all are asked for."""
 
 
 def run_compare(
-    model: Path, prompt_ids: str, function: str, *, seed: int, all_ops: bool, json: bool
+    model: Path,
+    prompt_ids: str,
+    function: str,
+    *,
+    source: Path | None,
+    against: Path | None,
+    tolerance: str,
+    data: Path | None,
+    samples: int | None,
+    seed: int,
+    all_ops: bool,
+    sort: str,
+    html: Path | None,
+    json: bool,
 ) -> None:
-    """Print how every op compares; raises `AccuracyError` at the first op out of its bound."""
-    artifact = open_artifact(model)
-    module = parse_module(artifact.module_text, f"{model}:module.mlir")
-    names = [f.name for f in artifact.program.functions]
-    if function and function not in names:
+    """Print how every op compares; raises `AccuracyError` at the first op out of its bound, or
+    where the artifact is worse than `against` by more than `tolerance`."""
+    if against is None and source is None:
+        if data is not None or html is not None:
+            raise OptionError(
+                f"--{'html' if data is None else 'data'} is for --source or --against"
+            )
+        _check(model, prompt_ids, function, seed=seed, all_ops=all_ops, json=json)
+        return
+    from tilewright.compiler.cli.compare_source import (
+        compare_with_source,
+        print_errors,
+        run_against,
+    )
+    from tilewright.compiler.reports.artifact_runs import Inputs
+    from tilewright.compiler.reports.tolerance import Tolerance
+
+    inputs = Inputs(parse_ids(prompt_ids), data, function, seed, samples)
+    if against is not None:
+        if html is not None:
+            raise OptionError("--html shows errors against a --source, not --against")
+        limits = Tolerance.parse(tolerance)
+        top = 1 << 30 if all_ops else TOP
+        run_against(model, against, inputs, limits, source=source, top=top, json=json)
+        return
+    assert source is not None
+    errors, checked, rows = compare_with_source(model, source, inputs, html=html, sort=sort)
+    worst = first_out_of_bound(checked)
+    if json:
+        print_json(
+            {
+                "ok": worst is None,
+                "ops": [row.to_json() for row in checked],
+                "errors": [row.to_json() for row in rows],
+                "outputs": [
+                    {"function": f, "name": n, "snr_db": finite(s.snr_db), "cosine": s.cosine}
+                    for (f, n), s in errors.outputs.items()
+                ],
+            }
+        )
+    else:
+        print_errors(errors, rows, len(rows) if all_ops else TOP)
+        _print_bounds(checked)
+        if html is not None:
+            print(f"written to {html}")
+    _raise_out_of_bound(worst)
+
+
+def _check(
+    path: Path, prompt_ids: str, function: str, *, seed: int, all_ops: bool, json: bool
+) -> None:
+    """Every op against float64."""
+    model = OpenModel.of(path)
+    if function and function not in model.functions:
         raise OptionError(
-            f"{model} has no function {function!r}", hint=f"it has {', '.join(names)}"
+            f"{path} has no function {function!r}", hint=f"it has {', '.join(model.functions)}"
         )
     rows: list[OpComparison] = []
-    if {"prefill", "decode"} <= set(names):
-        rows = _compare_language_model(artifact, module, model, prompt_ids, function, seed)
+    if model.is_language_model:
+        rows = _compare_language_model(model, prompt_ids, function, seed)
     else:
-        session = session_of(artifact)
         rng = np.random.default_rng(seed)
-        for each in artifact.program.functions:
+        for each in model.functions.values():
             if function in ("", each.name):
                 inputs = made_up_inputs(each, rng)
-                rows += compare_function(session, module, each.name, inputs)[1]
+                rows += compare_function(model.session, model.module, each.name, inputs)[1]
     worst = first_out_of_bound(rows)
     if json:
         print_json({"ok": worst is None, "ops": [row.to_json() for row in rows]})
     else:
         _print(rows, all_ops=all_ops)
+    _raise_out_of_bound(worst)
+
+
+def _raise_out_of_bound(worst: OpComparison | None) -> None:
     if worst is not None:
         raise AccuracyError(
             f"{worst.name} ({worst.op}) is out of its error bound in {worst.function}",
@@ -58,31 +127,19 @@ def run_compare(
         )
 
 
-def made_up_inputs(function: Function, rng: np.random.Generator) -> dict[str, Array]:
-    """Random inputs: standard normal floats, index 0 for integers."""
-    return {
-        port.name: rng.standard_normal(port.shape)
-        if port.element.is_float
-        else np.zeros(port.shape, np.int32)
-        for port in function.inputs
-    }
-
-
 def _compare_language_model(
-    artifact: Artifact, module: Any, path: Path, prompt_ids: str, function: str, seed: int
+    model: OpenModel, prompt_ids: str, function: str, seed: int
 ) -> list[OpComparison]:
-    language_model = language_model_of(artifact, path)
-    vocabulary = int(artifact.manifest.model["vocab_size"])
+    language_model = model.language_model()
     prompt = parse_ids(prompt_ids)
     if not prompt:
         count = min(DEFAULT_PROMPT_TOKENS, language_model.seq - 1)
         rng = np.random.default_rng(seed)
-        prompt = [int(i) for i in rng.integers(0, vocabulary, max(count, 1))]
+        prompt = [int(i) for i in rng.integers(0, model.vocabulary, max(count, 1))]
     language_model.check_prompt(prompt, 2 if language_model.seq > 1 else 1)
-    session = language_model.session
 
     def compared(name: str, inputs: Mapping[str, Array]) -> tuple[Array, list[OpComparison]]:
-        outputs, rows = compare_function(session, module, name, inputs)
+        outputs, rows = compare_function(model.session, model.module, name, inputs)
         return next(iter(outputs.values())), rows
 
     logits, prefill_rows = compared("prefill", language_model.prefill_inputs(prompt))
@@ -110,6 +167,10 @@ def _print(rows: list[OpComparison], *, all_ops: bool) -> None:
         ),
         [_cells(function, name, group) for (function, name), group in groups.items()],
     )
+    _print_bounds(rows)
+
+
+def _print_bounds(rows: list[OpComparison]) -> None:
     inside = sum(row.in_bound for row in rows)
     print(f"{inside} of {len(rows)} ops within their error bound of float64")
 

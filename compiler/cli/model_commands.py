@@ -14,10 +14,14 @@ from tilewright.compiler.cli.app import (
     ChipOption,
     JsonFlag,
     PromptOption,
+    QuantCandidatesOption,
     QuantEmbeddingFlag,
     QuantHeadFlag,
     QuantRuleOption,
     QuantTableOption,
+    QuantTargetOption,
+    QuantTargetPerOption,
+    RequantizeFlag,
     SeqOption,
     app,
     example,
@@ -44,6 +48,10 @@ def compile_verb(
     quant_embedding: QuantEmbeddingFlag = False,
     quant_rule: QuantRuleOption = None,
     quant_table: QuantTableOption = None,
+    quant_target: QuantTargetOption = "",
+    quant_target_per: QuantTargetPerOption = "kind",
+    quant_candidates: QuantCandidatesOption = "",
+    requantize: RequantizeFlag = False,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="What tw calibrate wrote; int8 needs it.")
     ] = None,
@@ -73,7 +81,7 @@ def compile_verb(
     from tilewright.compiler.pipeline import CompileOptions
 
     options = CompileOptions(
-        quant or default_quant(source, act),
+        quant or default_quant(source, act, requantize),
         act,
         quant_head,
         quant_embedding,
@@ -84,6 +92,10 @@ def compile_verb(
         quant_table=str(quant_table or ""),
         calibration=str(calibration or ""),
         tune=tune,
+        quant_target=quant_target,
+        quant_target_per=quant_target_per,
+        quant_candidates=_names(quant_candidates),
+        requantize=requantize,
     )
     run_compile(source, output, options, seq=seq, quiet=quiet, json=json)
 
@@ -192,11 +204,38 @@ def run_verb(
 
 @app.command(
     "compare",
-    short_help="Check every op on the simulator against float64.",
-    epilog=example("tw compare chatglm2.twm --prompt-ids 1,2,3"),
+    short_help="Check every op against float64, the float model, or another artifact.",
+    epilog=example("tw compare chatglm2.twm --source chatglm2-6b --data tokens.jsonl"),
 )
 def compare_verb(
     model: Annotated[Path, typer.Argument(help="An artifact (.twm).")],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            help="What it was compiled from: also show each op's error against the unquantized "
+            "float model.",
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="An older artifact: show what has become worse."),
+    ] = None,
+    tolerance: Annotated[
+        str,
+        typer.Option(
+            "--tolerance",
+            help="How much worse than --against it may be: limits of snr, cosine, output-snr, "
+            "output-cosine and perplexity.",
+        ),
+    ] = "snr=0.5dB,cosine=1e-4",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Token ids, or a function's inputs (.npz), to run on."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Use the first so many; all if left out.")
+    ] = None,
     prompt_ids: PromptOption = "",
     function: Annotated[
         str, typer.Option("--function", help="Which function; all of them if left out.")
@@ -205,15 +244,37 @@ def compare_verb(
     all_ops: Annotated[
         bool, typer.Option("--all", help="A row for every op, not one for each kind of op.")
     ] = False,
+    sort: Annotated[
+        str, typer.Option("--sort", help="Rows of --source: by snr, share or order.")
+    ] = "snr",
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="With --source: write a page with plots, without a network."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Check every op on the simulator against float64: cosine, SNR, worst error against its bound.
 
-    Ends with exit code 8 and names the first op out of bound, in the model's words.
+    Ends with exit code 8 and names the first op out of bound, in the model's words; with --against,
+    where a figure is worse than --tolerance allows.
     """
     from tilewright.compiler.cli.compare_verb import run_compare
 
-    run_compare(model, prompt_ids, function, seed=seed, all_ops=all_ops, json=json)
+    run_compare(
+        model,
+        prompt_ids,
+        function,
+        source=source,
+        against=against,
+        tolerance=tolerance,
+        data=data,
+        samples=samples,
+        seed=seed,
+        all_ops=all_ops,
+        sort=sort,
+        html=html,
+        json=json,
+    )
 
 
 @app.command(
@@ -306,24 +367,10 @@ def quant_table_verb(
     quant_embedding: QuantEmbeddingFlag = False,
     quant_rule: QuantRuleOption = None,
     quant_table: QuantTableOption = None,
-    quant_target: Annotated[
-        str,
-        typer.Option(
-            "--quant-target",
-            help="Choose schemes of least predicted error for 4.5bpw, 3.2GB or 9tok/s.",
-        ),
-    ] = "",
-    quant_target_per: Annotated[
-        str,
-        typer.Option(
-            "--quant-target-per",
-            help="Decide for each kind of weight in all layers, or for each layer: kind or layer.",
-        ),
-    ] = "kind",
-    quant_candidates: Annotated[
-        str,
-        typer.Option("--quant-candidates", help="Schemes to choose from, by commas."),
-    ] = "",
+    quant_target: QuantTargetOption = "",
+    quant_target_per: QuantTargetPerOption = "kind",
+    quant_candidates: QuantCandidatesOption = "",
+    requantize: RequantizeFlag = False,
     calibration: Annotated[
         Path | None,
         typer.Option("--calibration", help="What tw calibrate wrote: errors are of its inputs."),
@@ -335,11 +382,9 @@ def quant_table_verb(
     from tilewright.compiler.cli.quant_table_verb import run_quant_table, run_quant_target
     from tilewright.compiler.importers.packed.schemes import default_quant
     from tilewright.compiler.pipeline import CompileOptions
-    from tilewright.compiler.quantization.targets import Target
-    from tilewright.dialects.errors import OptionError
 
     options = CompileOptions(
-        quant or default_quant(source, act),
+        quant or default_quant(source, act, requantize),
         act,
         quant_head,
         quant_embedding,
@@ -347,22 +392,18 @@ def quant_table_verb(
         quant_rules=tuple(quant_rule or ()),
         quant_table=str(quant_table or ""),
         calibration=str(calibration or ""),
+        quant_target=quant_target,
+        quant_target_per=quant_target_per,
+        quant_candidates=_names(quant_candidates),
+        requantize=requantize,
     )
-    if quant_target:
-        run_quant_target(
-            source,
-            output,
-            options,
-            Target.parse(quant_target),
-            [name.strip() for name in quant_candidates.split(",") if name.strip()],
-            per=quant_target_per,
-            seq=seq,
-            json=json,
-        )
-    elif quant_candidates:
-        raise OptionError("--quant-candidates is for a --quant-target")
-    else:
-        run_quant_table(source, output, options, seq=seq, json=json)
+    run = run_quant_target if quant_target else run_quant_table
+    run(source, output, options, seq=seq, json=json)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @app.command(

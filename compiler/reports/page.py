@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
+from tilewright.compiler.reports.model_error import ModelErrors
 from tilewright.compiler.reports.sensitivity_run import Sensitivity
 
 _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -85,7 +86,9 @@ def sensitivity_page(report: Sensitivity) -> str:
         Column("scheme", "scheme", "how the weight is stored"),
         Column("bits_per_weight", "bits a weight", "codes, scales and zero points", 2),
         Column("gaussian_weight_snr_db", "weight SNR, dB: Gaussian", "closed formula", 1),
-        Column("predicted_weight_snr_db", "weight SNR: own ranges", "closed formula, this weight's", 1),
+        Column(
+            "predicted_weight_snr_db", "weight SNR: own ranges", "closed formula, this weight's", 1
+        ),
         Column("weight_snr_db", "weight SNR: measured", "of the weight", 1),
         Column("predicted_snr_db", "output SNR, dB: predicted", "steps and input energies", 1),
         Column("snr_db", "output SNR: measured", "on the layer's inputs", 1),
@@ -132,4 +135,43 @@ def sensitivity_page(report: Sensitivity) -> str:
         share_axis="share of the error of all layers in the scheme (%)",
         share_note="Error over signal of the layer's output, relative to the sum over all layers.",
         foot=f"Not possible: {refused}" if refused else "",
+    ).html()
+
+
+def errors_page(model: str, artifact: str, errors: ModelErrors) -> str:
+    """The page of `tw compare --source`."""
+    columns = [
+        Column("function", "function", "which function of the model"),
+        Column("name", "op", "in the words of the source model"),
+        Column("op", "kind", "the machine's op"),
+        Column("scheme", "scheme", "of its weight, or the type of its result"),
+        Column("predicted_snr_db", "SNR, dB: predicted", "closed formulas, composed", 1),
+        Column("snr_db", "SNR: measured", "against the float model, errors accumulated", 1),
+        Column("cosine", "cosine", "with the float model's values", 6),
+        Column("own_snr_db", "SNR: by itself", "what the layer makes of the inputs it got", 1),
+        Column("share_percent", "share, %", "of the errors that layers make", 1),
+        Column("worst_channel", "worst channel", "the output channel of lowest SNR", 0),
+        Column("worst_channel_snr_db", "its SNR, dB", "against its own signal", 1),
+    ]
+    rows: list[Row] = [
+        {
+            **row.to_json(),
+            "name": row.key.name,
+            "order": row.order,
+            "share": row.share or 0.0,
+            "share_percent": None if row.share is None else 100 * row.share,
+            "channels": channel_histogram([float(each) for each in row.sums.channel_snr_db]),
+        }
+        for row in errors.rows.values()
+    ]
+    return Page(
+        f"{model}: {artifact} against the float model",
+        "The values of every op on the simulated machine against those of the unquantized float "
+        "model on the same inputs; errors accumulate. SNR is 10 log10(signal / error), in dB.",
+        columns,
+        rows,
+        by_layer="SNR along the model",
+        order="ops in order of execution",
+        share_axis="share of the errors that the layers make (%)",
+        share_note="The error a layer makes of the inputs it got, relative to the sum over layers.",
     ).html()
