@@ -42,6 +42,18 @@ PROMISES: dict[str, tuple[str, ...]] = {
         r"^bm1684x +[\d,]+ cycles, error +\d+% of its bound +70x4096, 70x4096, 4096$",
         r"^bm1690 .* 107x4096, 107x4096, 4096$",
     ),
+    "06_accuracy.py": (
+        r"^training on 1,\d{3},\d{3} characters$",
+        r"^step +20 of 20: loss \d\.\d{3}, \d+ s$",
+        r"^trained: PyTorch in f32 gives (\d+\.\d)\d\d; on the simulated TPU:\n"
+        r"  original \(f16\): \1",
+        r"^outliers: PyTorch in f32 gives (\d+\.\d)\d\d; on the simulated TPU:\n"
+        r"  original \(f16\): \1",
+        r"^original \(f16\) +\d+\.\d{3} \+- \d+\.\d{3} +1\.000 .* 1\.000 +4\.\d\d MB$",
+        r"^int8 absmax .* 2\.\d\d MB$",
+        r"^int4 absmax .* 1\.4\d MB$",
+        r"^int4 GPTQ .* 1\.5\d MB$",
+    ),
     "demo.py": (
         r"^A checkpoint in ChatGLM2's layout: config\.json, model\.safetensors$",
         r"^\$ tw compile .* --quant f16 ",
@@ -56,6 +68,10 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
 }
 """Patterns that must be found in this order."""
+ARGUMENTS = {
+    "06_accuracy.py": "--steps 20 --windows 4 --samples 4 --rows absmax|GPTQ$".split(),
+}
+"""Smaller sizes for examples that take minutes by themselves."""
 
 
 def test_every_example_is_tested() -> None:
@@ -65,7 +81,7 @@ def test_every_example_is_tested() -> None:
 @pytest.mark.parametrize("name", PROMISES)
 def test_examples(name: str, tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, EXAMPLES / name],
+        [sys.executable, EXAMPLES / name, *ARGUMENTS.get(name, ())],
         cwd=tmp_path,
         capture_output=True,
         text=True,
