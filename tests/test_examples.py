@@ -43,7 +43,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         r"^bm1690 .* 107x4096, 107x4096, 4096$",
     ),
     "06_accuracy.py": (
-        r"^training on 1,\d{3},\d{3} characters$",
+        r"^training on \d,\d{3},\d{3} characters$",
         r"^step +20 of 20: loss \d\.\d{3}, \d+ s$",
         r"^trained: PyTorch in f32 gives (\d+\.\d)\d\d; on the simulated TPU:\n"
         r"  original \(f16\): \1",
@@ -68,9 +68,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
 }
 """Patterns that must be found in this order."""
-ARGUMENTS = {
-    "06_accuracy.py": "--steps 20 --windows 4 --samples 4 --rows absmax|GPTQ$".split(),
-}
+SMALL = {"steps": 20, "windows": 4, "samples": 4, "rows": "absmax|GPTQ$"}
+ARGUMENTS = {"06_accuracy.py": [f"--{name}={value}" for name, value in SMALL.items()]}
 """Smaller sizes for examples that take minutes by themselves."""
 
 
