@@ -1,0 +1,1 @@
+pytest -k "packing or product or noise"

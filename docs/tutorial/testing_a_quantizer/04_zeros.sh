@@ -1,0 +1,2 @@
+patch -s < zeros.diff
+python report.py | grep fails

@@ -1,0 +1,2 @@
+patch -s < range.diff
+python report.py | grep fails

@@ -1,0 +1,2 @@
+patch -s < scale.diff
+python report.py | grep fails

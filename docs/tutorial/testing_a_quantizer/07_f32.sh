@@ -1,0 +1,2 @@
+patch -s < f32.diff
+python report.py | grep fails

@@ -1,0 +1,2 @@
+patch -s < packing.diff
+pytest -k packing

@@ -1,0 +1,2 @@
+patch -s < product.diff
+pytest -k product

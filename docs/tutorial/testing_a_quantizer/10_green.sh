@@ -1,0 +1,2 @@
+pytest
+python snr.py

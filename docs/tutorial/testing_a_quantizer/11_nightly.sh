@@ -1,0 +1,1 @@
+pytest --hypothesis-profile=nightly -k noise
