@@ -3,7 +3,7 @@ from one artifact to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ SORTS = ("snr", "share", "order")
 
 
 @contextmanager
-def _source_reference(source: Path, model: OpenModel) -> Iterator[Reference]:
+def _source_reference(source: Path, model: OpenModel) -> Generator[Reference]:
     """The float model that an artifact was compiled from, with the artifact's functions."""
     imported: ImportedModel = open_source(
         source, model.positions if model.is_language_model else 512
@@ -146,8 +146,8 @@ def run_against(
         inputs = replace(inputs, function=inputs.function or "prefill")
     found = _changes(new, old, inputs, tolerance, source)
     if "perplexity" in tolerance.limits:
-        values = [_perplexity(model, inputs) for model in (old, new)]
-        found.insert(0, perplexity_change(*values, tolerance.limits["perplexity"]))
+        before, after = _perplexity(old, inputs), _perplexity(new, inputs)
+        found.insert(0, perplexity_change(before, after, tolerance.limits["perplexity"]))
     worse = [each for each in found if each.is_regression]
     if json:
         print_json({"ok": not worse, "changes": [each.to_json() for each in found]})

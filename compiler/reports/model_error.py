@@ -31,6 +31,7 @@ from tilewright.dialects import tpu
 from tilewright.dialects.errors import OptionError
 from tilewright.dialects.graph import storage_of
 from tilewright.dialects.scopes import source_of
+from tilewright.dialects.tpu.structure import WeightForm
 
 Array = npt.NDArray[Any]
 
@@ -235,6 +236,6 @@ def scheme_of_op(op: Operation) -> str:
     schemes = [
         each.owner.scheme_name
         for each in op.operands
-        if isinstance(each.owner, tpu.WeightOp) and each.owner.form.data != "dense"
+        if isinstance(each.owner, tpu.WeightOp) and each.owner.form.data is not WeightForm.DENSE
     ]
     return schemes[0] if schemes else storage_of(op.results[0]).name
