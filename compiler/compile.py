@@ -25,11 +25,14 @@ from tilewright.compiler.pipeline import (
     kernel_passes,
     lower,
     lowering_passes,
+    run_passes,
 )
+from tilewright.compiler.quantization.choose import ChosenSchemes, choose_schemes
 from tilewright.compiler.quantization.linear_weights import linear_weights, listed_kinds
 from tilewright.compiler.quantization.tuned import tune
 from tilewright.compiler.quantization.tuning_report import TuningReport
 from tilewright.compiler.weight_requests import weight_requests
+from tilewright.compiler.weights.dequantized import DequantizedWeights
 from tilewright.compiler.weights.materialize import WeightProgress
 from tilewright.compiler.weights.parts import Ranges
 from tilewright.compiler.weights.source import WeightSource
@@ -49,6 +52,8 @@ class Compiled:
     kernels: int
     launches: Mapping[str, int]
     f32_scales: int
+    chosen: ChosenSchemes | None
+    """What a `quant_target` chose, if there was one."""
     tuning: TuningReport | None
     stages_s: Mapping[str, float]
 
@@ -57,8 +62,12 @@ OnStage = Callable[[str, float], None]
 
 INT8 = "int8"
 """The scheme whose layers need ranges of activations."""
-_ONLY_IF_GIVEN = ("top_passes", "tpu_passes", "quant_rules", "quant_table", "calibration", "tune")
+_ONLY_IF_GIVEN = frozenset(
+    ("top_passes", "tpu_passes", "quant_rules", "quant_table", "calibration", "tune", "requantize")
+)
 """Options that the manifest lists only where they are used."""
+_OF_A_TARGET = frozenset(("quant_target", "quant_target_per", "quant_candidates"))
+"""Options in whose place the manifest has what was chosen."""
 
 
 def describe(model: ImportedModel, seq: int) -> dict[str, Any]:
@@ -76,11 +85,12 @@ def compile_to_artifact(
     seq: int,
     on_stage: OnStage | None = None,
     on_weight: Callable[[WeightProgress], None] | None = None,
+    on_choice: Callable[[ChosenSchemes], None] | None = None,
 ) -> Compiled:
     """Compile `source` into the artifact `output`, which appears only when it is complete.
 
-    Weights stream through small buffers from the checkpoint into the artifact. Raises what the
-    stages raise: see docs/exit_codes.md.
+    Weights stream through small buffers from the checkpoint into the artifact. `on_choice` hears
+    what a `quant_target` has chosen. Raises what the stages raise: see docs/exit_codes.md.
     """
     stages: dict[str, float] = {}
 
@@ -98,16 +108,24 @@ def compile_to_artifact(
     with model.open_weights() as container, ArtifactWriter(output) as writer:
         stage("import", perf_counter() - start)
         start = perf_counter()
-        source_weights, calibration, tuning = prepared(model, container, options)
+        chosen = _chosen(model, container, options)
+        if chosen is not None:
+            stage("quant-target", perf_counter() - start)
+            if on_choice is not None:
+                on_choice(chosen)
+            start = perf_counter()
+        assigned = None if chosen is None else chosen.assigned
+        packed = model.kept_as_packed(options.requantize)
+        ready = prepared(model, container, options, assigned)
         stage("tune", perf_counter() - start)
         start = perf_counter()
-        tpu_module = lower(model.module, options, packed=model.packed)
+        tpu_module = lower(model.module, options, packed=packed, assigned=assigned)
         stage("lower", perf_counter() - start)
         built = build_program(tpu_module, options.chip, on_pass=stage)
         start = perf_counter()
         requests = weight_requests(built.plan, model.tables())
         stored = writer.write_weights(
-            source_weights, requests, ranges=_ranges(calibration), progress=on_weight
+            ready.weights, requests, ranges=ready.ranges, progress=on_weight
         )
         stage("weights", perf_counter() - start)
         f32_scales = [
@@ -116,7 +134,9 @@ def compile_to_artifact(
             if slot.form == "scale" and stored.scale_elements[slot.name] != slot.element
         ]
         if f32_scales:
-            tpu_module = lower(model.module, options, f32_scales=f32_scales, packed=model.packed)
+            tpu_module = lower(
+                model.module, options, f32_scales=f32_scales, packed=packed, assigned=assigned
+            )
             built = build_program(tpu_module, options.chip, on_pass=stage)
         start = perf_counter()
         writer.finish(
@@ -124,14 +144,14 @@ def compile_to_artifact(
             print_module(tpu_module),
             built.chip,
             model=describe(model, seq),
-            options=_recorded(options, calibration, tuning),
+            options=_recorded(options, chosen, ready),
             pipeline=",".join(
                 [
                     *lowering_passes(options).names(),
                     *(each.name for each in kernel_passes(options.chip)),
                 ]
             ),
-            inputs=dict(source_weights.fingerprints()),
+            inputs=dict(ready.weights.fingerprints()),
         )
     stage("write", perf_counter() - start)
     return Compiled(
@@ -142,24 +162,60 @@ def compile_to_artifact(
         len(built.program.kernels),
         {function.name: len(function.launches) for function in built.program.functions},
         len(f32_scales),
-        tuning,
+        chosen,
+        ready.tuning,
         stages,
     )
 
 
-def prepared(
+def _chosen(
     model: ImportedModel, weights: WeightSource, options: CompileOptions
-) -> tuple[WeightSource, Calibration | None, TuningReport | None]:
-    """The weights as they are to be stored, and what they are to be stored with: tuned, if the
-    options say so, and the calibration as it then is.
+) -> ChosenSchemes | None:
+    """What the target chooses, if there is one, for the module as the user's passes leave it."""
+    if not options.quant_target:
+        return None
+    module = model.module.clone()
+    run_passes(module, lowering_passes(options).top)
+    return choose_schemes(model, replace(options, top_passes=""), module=module, source=weights)
 
-    What `model.module` may be lowered to with the calibration is put down in it. Raises
-    `OptionError` where the calibration is one of another model, lacks a layer that is to be int8 or
-    what a tuning pass needs, or is missing though a layer is to be int8; `ModelReadError` where it
-    cannot be read.
+
+@dataclass(frozen=True)
+class Prepared:
+    """Weights as they are to be stored, and what they are to be stored with."""
+
+    weights: WeightSource
+    calibration: Calibration | None = None
+    """As its file has it."""
+    tuning: TuningReport | None = None
+
+    @property
+    def ranges(self) -> Ranges:
+        """What the tables of int8 layers are made of: the calibration's, or as tuning left them."""
+        if self.calibration is None:
+            return {}
+        found = self.calibration.ranges if self.tuning is None else self.tuning.ranges
+        return {key: (each.input_absmax, each.output_absmax) for key, each in found.items()}
+
+
+def prepared(
+    model: ImportedModel,
+    weights: WeightSource,
+    options: CompileOptions,
+    assigned: Mapping[str, str] | None = None,
+) -> Prepared:
+    """The weights as they are to be stored, tuned if the options say so, and the calibration.
+
+    `assigned` is the scheme of each weight if it has been chosen already. That `model.module` may
+    be lowered to int8 with the calibration is put down in it: the digest there, in the manifest and
+    in the calibration's file is one. Raises `OptionError` where the calibration is one of another
+    model, lacks a layer that is to be int8 or what a tuning pass needs, or is missing though a
+    layer is to be int8; `ModelReadError` where it cannot be read.
     """
-    linear = linear_weights(model.module)
-    schemes = chosen_schemes(linear, options, model.packed)
+    schemes = assigned
+    if schemes is None:
+        packed = model.kept_as_packed(options.requantize)
+        schemes = chosen_schemes(linear_weights(model.module), options, packed)
+    source = DequantizedWeights(weights) if options.requantize else weights
     int8 = [key for key, quant in schemes.items() if quant == INT8]
     if not options.calibration:
         if int8:
@@ -169,43 +225,40 @@ def prepared(
                 why="the scales of their inputs and outputs follow from data",
                 hint="run tw calibrate MODEL --data FILE, and give what it writes as --calibration",
             )
-        return weights, None, None
+        return Prepared(source)
     calibration = load_calibration(Path(options.calibration))
     check_model(calibration, model.module, weights)
-    tuning = None
-    if options.tune:
-        element = element_by_name(options.choice.compute)
-        weights, tuning = tune(
-            model.module,
-            weights,
-            calibration,
-            options.tune,
-            schemes.__getitem__,
-            scale_element=element,
-        )
-        calibration = replace(calibration, ranges=tuning.ranges)
     mark_calibrated(model.module, calibration, int8)
-    return weights, calibration, tuning
-
-
-def _ranges(calibration: Calibration | None) -> Ranges:
-    """The ranges that the weight store makes tables of int8 layers of."""
-    found = {} if calibration is None else calibration.ranges
-    return {key: (each.input_absmax, each.output_absmax) for key, each in found.items()}
+    if not options.tune:
+        return Prepared(source, calibration)
+    element = element_by_name(options.choice.compute)
+    tuned, report = tune(
+        model.module,
+        source,
+        calibration,
+        options.tune,
+        schemes.__getitem__,
+        scale_element=element,
+    )
+    return Prepared(tuned, calibration, report)
 
 
 def _recorded(
-    options: CompileOptions, calibration: Calibration | None, tuning: TuningReport | None
+    options: CompileOptions, chosen: ChosenSchemes | None, ready: Prepared
 ) -> dict[str, Any]:
     """The options as the manifest has them: lists of passes, rules and files only if given; of a
-    calibration its ranges, and the proof that it ran; of tuning what it has done."""
+    target what was chosen; of a calibration its ranges, and the proof that it ran, as in its file;
+    of tuning what it has done, and the ranges as it left them."""
     recorded = {
         name: value
         for name, value in asdict(options).items()
-        if value or name not in _ONLY_IF_GIVEN
+        if name not in _OF_A_TARGET and (value or name not in _ONLY_IF_GIVEN)
     }
-    if calibration is not None:
-        recorded["calibration"] = calibration_record(calibration)
-    if tuning is not None:
-        recorded["tune"] = tuning.to_json()
+    if chosen is not None:
+        candidates = list(options.quant_candidates)
+        recorded["quant_target"] = {**chosen.to_json(), "candidates": candidates}
+    if ready.calibration is not None:
+        recorded["calibration"] = calibration_record(ready.calibration)
+    if ready.tuning is not None:
+        recorded["tune"] = ready.tuning.to_json()
     return recorded

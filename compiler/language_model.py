@@ -16,7 +16,7 @@ from tilewright.compiler.importers.packed.config import Packing
 from tilewright.compiler.models.causal_lm import ModelSummary
 from tilewright.compiler.weights.container import empty_container, open_checkpoint
 from tilewright.compiler.weights.source import OpenCheckpoint
-from tilewright.dialects.errors import IRError
+from tilewright.dialects.errors import IRError, OptionError
 from tilewright.dialects.graph import Weight, shape_of
 from tilewright.dialects.scopes import functions_of, walk_calls, where_of
 
@@ -46,6 +46,21 @@ class ImportedModel:
         default_factory=dict[str, npt.NDArray[np.int32]], kw_only=True
     )
     """Of packed weights whose output channels are wanted in another order, that order."""
+
+    def kept_as_packed(self, requantize: bool = False) -> Mapping[str, str]:
+        """The schemes of the weights that are compiled as the checkpoint holds them: of all that it
+        holds quantized, or of none to `requantize`. Raises `OptionError` where there is nothing to
+        quantize anew."""
+        if not requantize:
+            return self.packed
+        if not self.packed:
+            raise OptionError(
+                "--requantize is for checkpoints that are quantized already",
+                where=str(self.weights),
+                why="its weights are dense",
+                hint="--quant says what they are stored in",
+            )
+        return {}
 
     def open_weights(self) -> OpenCheckpoint:
         """The checkpoint, checked against the model.

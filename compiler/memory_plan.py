@@ -228,7 +228,7 @@ def plan_memory(module: ModuleOp, chip: Chip, *, check_fit: bool = True) -> Memo
             why=f"it needs {used:,} of {chip.global_bytes:,} bytes ({heaviest:,} for weights, "
             f"{sum(s.size_bytes for s in states.values()):,} for the KV cache, "
             f"{arena_bytes:,} for activations)",
-            hint="quantize the weights (--quant w8a16 --quant-head) or shorten --seq",
+            hint="quantize the weights (--quant w8a16 or w4a16, --quant-head) or shorten --seq",
         )
     return MemoryPlan(
         weights, states, inputs, outputs, frames, arena, arena_bytes, chip.global_base, cursor

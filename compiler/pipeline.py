@@ -27,9 +27,11 @@ from tilewright.compiler.quantization.assignment import (
     check_schemes,
     explicit_marks,
 )
+from tilewright.compiler.quantization.goal import PER, Target
 from tilewright.compiler.quantization.linear_weights import LinearWeight, linear_weights
-from tilewright.compiler.quantization.rules import QuantRule
+from tilewright.compiler.quantization.rules import QuantRule, canonical
 from tilewright.compiler.quantization.table import read_table
+from tilewright.compiler.quantization.tuning_passes import tuning_passes
 from tilewright.compiler.workbench.pipelines import passes_from_text, pipeline_text
 from tilewright.compiler.workbench.runner import Instrument, PassRun, run_pipeline
 from tilewright.dialects.errors import IRError, OptionError
@@ -65,9 +67,11 @@ class CompileOptions:
     `act` is the type of activations (`f16` or `bf16`) where they are quantized. A `quant_table`
     (the path of a file) says it for each weight instead, and `quant_rules` for those that they
     match, the last one first. `calibration` is the path of what `tw calibrate` wrote, `tune` the
-    passes that change weights by what it says of their inputs (`awq-scale,gptq`). `top_passes` and
-    `tpu_passes` are pipelines, as `tw opt -p` takes them, that run on the module before and after
-    `convert-top-to-tpu`.
+    passes that change weights by what it says of their inputs (`awq-scale,gptq`). A `quant_target`
+    (`4.5bpw`, `5GB`, `10tok/s`) chooses the schemes of linear layers among `quant_candidates`, for
+    each kind of weight or for each layer (`quant_target_per`). `requantize` says that weights which
+    the checkpoint holds quantized are quantized anew. `top_passes` and `tpu_passes` are pipelines,
+    as `tw opt -p` takes them, that run on the module before and after `convert-top-to-tpu`.
     """
 
     quant: str = "w8a16"
@@ -81,6 +85,10 @@ class CompileOptions:
     quant_table: str = ""
     calibration: str = ""
     tune: str = ""
+    quant_target: str = ""
+    quant_target_per: str = "kind"
+    quant_candidates: tuple[str, ...] = ()
+    requantize: bool = False
 
     def __post_init__(self) -> None:
         check_quant(self.quant)
@@ -92,11 +100,31 @@ class CompileOptions:
             )
         lowering_passes(self)  # wrong passes are an error before the model is read
         self.rules()
+        self._check_target()
+        if self.tune:
+            tuning_passes(self.tune)
         if self.tune and not self.calibration:
             raise OptionError(
                 "--tune needs a --calibration",
                 why="these passes look at what a layer's inputs are like",
                 hint="run tw calibrate MODEL --data FILE --statistics (--hessian for gptq)",
+            )
+
+    def _check_target(self) -> None:
+        if self.quant_target_per not in PER:
+            raise OptionError(
+                f"--quant-target-per {self.quant_target_per!r}", hint=" or ".join(PER)
+            )
+        for name in self.quant_candidates:
+            canonical(name)
+        if self.quant_target:
+            Target.parse(self.quant_target)
+        elif self.quant_candidates:
+            raise OptionError("--quant-candidates is for a --quant-target")
+        if self.quant_target and self.quant_table:
+            raise OptionError(
+                "a quantization table leaves nothing to decide",
+                hint="--quant-target or --quant-table",
             )
 
     @property

@@ -17,9 +17,8 @@ from tilewright.compiler.calibration.statistics import InputStatistics
 from tilewright.compiler.quantization.linear_weights import linear_weights
 from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.errors import OptionError
+from tilewright.passes.lowerings.conversion import CALIBRATION_ATTRIBUTE
 
-CALIBRATION_ATTRIBUTE = "top.calibration"
-"""On a module: the digest of the calibration that its int8 layers take their ranges from."""
 _LISTED = 5
 """Layers that an error names before it says how many more there are."""
 

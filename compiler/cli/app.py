@@ -67,6 +67,30 @@ QuantTableOption = Annotated[
     Path | None,
     typer.Option("--quant-table", help="A file that tw quant-table wrote: a scheme a weight."),
 ]
+QuantTargetOption = Annotated[
+    str,
+    typer.Option(
+        "--quant-target",
+        help="Choose schemes of least predicted error for 4.5bpw, 3.2GB or 9tok/s.",
+    ),
+]
+QuantTargetPerOption = Annotated[
+    str,
+    typer.Option(
+        "--quant-target-per",
+        help="Decide for each kind of weight in all layers, or for each layer: kind or layer.",
+    ),
+]
+QuantCandidatesOption = Annotated[
+    str, typer.Option("--quant-candidates", help="Schemes to choose from, by commas.")
+]
+RequantizeFlag = Annotated[
+    bool,
+    typer.Option(
+        "--requantize",
+        help="Quantize a GPTQ or AWQ checkpoint's weights anew (its rounding stays in them).",
+    ),
+]
 
 PipelineOption = Annotated[
     str, typer.Option("-p", "--passes", help="'pass{option=value},...', as tw opt takes them.")

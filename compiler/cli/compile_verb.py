@@ -7,6 +7,7 @@ from pathlib import Path
 from tilewright.compiler.cli.output import log, megabytes, print_json
 from tilewright.compiler.compile import compile_to_artifact
 from tilewright.compiler.pipeline import CompileOptions
+from tilewright.compiler.quantization.choose import ChosenSchemes
 from tilewright.compiler.weights.materialize import WeightProgress
 
 
@@ -29,8 +30,13 @@ def run_compile(
         if not quiet:
             log(weight_line(done))
 
+    def choice(chosen: ChosenSchemes) -> None:
+        if not quiet:
+            for line in chosen.lines():
+                log(line)
+
     compiled = compile_to_artifact(
-        source, output, options, seq=seq, on_stage=stage, on_weight=weight
+        source, output, options, seq=seq, on_stage=stage, on_weight=weight, on_choice=choice
     )
     if compiled.tuning is not None and not quiet:
         for line in compiled.tuning.lines():
@@ -48,6 +54,7 @@ def run_compile(
                 "kernels": compiled.kernels,
                 "launches": dict(compiled.launches),
                 "f32_scales": compiled.f32_scales,
+                "quant_target": None if compiled.chosen is None else compiled.chosen.to_json(),
                 "tuning": None if compiled.tuning is None else compiled.tuning.to_json(),
                 "stages_s": dict(compiled.stages_s),
             }

@@ -71,7 +71,7 @@ def candidate_costs(
 
 def model_cost(module: ModuleOp, options: CompileOptions, assigned: Mapping[str, str]) -> ModelCost:
     """What a top module costs with each weight stored as `assigned`."""
-    plain = replace(options, quant_rules=(), quant_table="")
+    plain = replace(options, quant_rules=(), quant_table="", quant_target="", quant_candidates=())
     lowered = lower(module, plain, assigned=assigned, calibration=NO_CALIBRATION)
     return cost_of(build_program(lowered, options.chip, check_fit=False))
 

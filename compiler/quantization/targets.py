@@ -12,10 +12,8 @@ layers with different schemes have functions and kernels of their own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from math import floor
 
 from xdsl.dialects.builtin import ModuleOp
@@ -25,6 +23,7 @@ from tilewright.compiler.pipeline import CompileOptions, chosen_schemes
 from tilewright.compiler.quantization.allocation import Choice, allocate
 from tilewright.compiler.quantization.assignment import can_be
 from tilewright.compiler.quantization.costs import CandidateCosts, candidate_costs
+from tilewright.compiler.quantization.goal import Target, Unit
 from tilewright.compiler.quantization.linear_weights import LinearWeight, kind_of
 from tilewright.compiler.quantization.rules import canonical
 from tilewright.compiler.quantization.sizes import stored_bytes
@@ -32,42 +31,6 @@ from tilewright.dialects.errors import OptionError
 
 CANDIDATES = ("w4a16-channel", "w4a16-g128", "w4a16", "w4a16-g32", "w8a16", "f16")
 """What is chosen from if nothing else is given; `f16` stands for the type of activations."""
-PER = ("kind", "layer")
-"""Decide once for all weights of a kind, or for each weight of each layer."""
-
-
-class Unit(StrEnum):
-    """What a target is measured in."""
-
-    BITS = "bpw"
-    BYTES = "bytes"
-    TOKENS = "tok/s"
-
-
-_BYTES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_TARGET = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z/]+)")
-
-
-@dataclass(frozen=True)
-class Target:
-    """A budget: at most so many bits a weight or bytes, or at least so many tokens a second."""
-
-    text: str
-    amount: float
-    unit: Unit
-
-    @staticmethod
-    def parse(text: str) -> Target:
-        """Read `4.5bpw`, `3.2GB` or `9tok/s`; raises `OptionError` for anything else."""
-        found = _TARGET.fullmatch(text.strip())
-        amount, unit = (float(found[1]), found[2]) if found else (0.0, "")
-        if amount > 0 and unit.lower() in (Unit.BITS, Unit.TOKENS):
-            return Target(text, amount, Unit(unit.lower()))
-        if amount > 0 and unit.upper() in _BYTES:
-            return Target(text, amount * _BYTES[unit.upper()], Unit.BYTES)
-        raise OptionError(
-            f"{text!r} is no target of quantization", hint="4.5bpw, 3.2GB, 900MiB or 9tok/s"
-        )
 
 
 @dataclass(frozen=True)
@@ -109,12 +72,8 @@ def undecided(
     """The weights that a target decides about: linear layers, and the head if it is to be
     quantized, of which no rule speaks, and which the checkpoint does not hold quantized (`packed`).
 
-    Raises `OptionError` where there is none, or a table has decided.
+    Raises `OptionError` where there is none.
     """
-    if options.quant_table:
-        raise OptionError(
-            "a quantization table leaves nothing to decide", hint="--quant-target or --quant-table"
-        )
     rules = options.rules()
     free = {
         key: weight
@@ -124,8 +83,28 @@ def undecided(
         and not any(rule.matches(key) for rule in rules)
     }
     if not free:
-        raise OptionError("there is no weight to decide about")
+        raise _nothing_to_decide(weights, packed)
     return free
+
+
+def _nothing_to_decide(
+    weights: Mapping[str, LinearWeight], packed: Mapping[str, str]
+) -> OptionError:
+    layers = [key for key, weight in weights.items() if weight.is_layer and key not in packed]
+    if packed and not layers:
+        held = ", ".join(sorted(set(packed.values())))
+        return OptionError(
+            "there is no weight to decide about",
+            why=f"the checkpoint holds all {len(packed)} layers quantized already, as {held}, and "
+            "they are compiled as they are",
+            hint="--requantize to decide anew (which rounds twice), or give the checkpoint that "
+            "this one was made from",
+        )
+    return OptionError(
+        "there is no weight to decide about",
+        why="rules speak of all linear layers" if layers else "the model has no linear layers",
+        hint="leave out some --quant-rule" if layers else None,
+    )
 
 
 def candidates_of(

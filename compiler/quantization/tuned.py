@@ -19,22 +19,19 @@ from xdsl.dialects.builtin import ModuleOp
 
 from tilewright.backends.reference import numerics
 from tilewright.compiler.calibration.calibration import Calibration, LayerRange
+from tilewright.compiler.quantization.tuning_passes import tuning_passes
 from tilewright.compiler.quantization.tuning_report import TuningReport
 from tilewright.compiler.weights.container import TensorInfo
 from tilewright.compiler.weights.quantized import QuantizedWeight
 from tilewright.compiler.weights.source import WeightSource
 from tilewright.compiler.workbench.blas_threads import threads_for
-from tilewright.compiler.workbench.pipelines import passes_from_text
 from tilewright.compiler.workbench.runner import run_pipeline
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
-from tilewright.dialects.errors import OptionError
 from tilewright.dialects.quantization import Scheme
 from tilewright.passes.tuning.data import TuningData, tuning
 
 Array = npt.NDArray[Any]
 
-TUNING_PASSES = ("smooth-quant", "awq-scale", "gptq")
-"""What `tune` runs, in the order in which they make sense."""
 _MOST_IN_MEMORY = 64 << 20
 """Replaced tensors of more bytes wait in a temporary file."""
 
@@ -55,14 +52,7 @@ def tune(
     `OptionError` for passes that do something else, and where the calibration lacks what a pass
     needs.
     """
-    chosen = passes_from_text(passes)
-    other = [each.name for each in chosen if each.name not in TUNING_PASSES]
-    if other:
-        raise OptionError(
-            f"{other[0]} does not tune weights",
-            where=f"--tune {passes!r}",
-            hint=f"one or more of {', '.join(TUNING_PASSES)}; --top-passes takes others",
-        )
+    chosen = tuning_passes(passes)
     weights = TunedWeights(source)
     data = TuningData(weights, calibration.statistics, quant_of, scale_element)
     with tuning(data), threads_for(module):

@@ -40,14 +40,17 @@ def described_schemes(packing: Packing, module: ModuleOp) -> dict[str, str]:
     return schemes
 
 
-def default_quant(source: Path, activation: str) -> str:
+def default_quant(source: Path, activation: str, requantize: bool = False) -> str:
     """What `--quant` is where it is left out: the `activation` type for a checkpoint that is
-    quantized already, whose other weights stay dense; else the scheme for everything.
+    quantized already, whose other weights stay dense; else, and to `requantize`, the scheme for
+    everything.
 
     Raises as `read_packing`.
     """
     from tilewright.compiler.importers.huggingface import packing_of
 
+    if requantize:
+        return DEFAULT_SCHEME
     return DEFAULT_SCHEME if packing_of(source) is None else activation
 
 
@@ -70,7 +73,7 @@ def keep_packed(
                 why=f"the checkpoint holds it quantized already, as {scheme}",
                 hint="leave it out of --quant, rules and tables: it is compiled as it is "
                 f"({READ_AS_THEY_ARE}); for another scheme, compile the checkpoint that this one "
-                "was made from",
+                "was made from, or quantize these values anew, which rounds twice: --requantize",
             )
         kept[key] = scheme
     return kept
