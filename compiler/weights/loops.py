@@ -15,13 +15,17 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
+from tilewright.compiler.weights.bits import (
+    bits_from_float,
+    float_from_bits,
+    magnitude,
+    multiply_add,
+    ordered,
+    value_of,
+)
 from tilewright.compiler.weights.vectors import (
     LANES,
-    as_float,
     greatest_magnitude,
     least_and_greatest,
     write_bytes,
@@ -61,80 +65,10 @@ _ALMOST_HALF_BITS = _ALMOST_HALF.view(np.uint32)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _UNITS = np.float32(1.5 * 2.0**23)
-"""Its ulp is 1, and of all sums with less than 2^22."""
+"""Sums of this and less than 2^22 have an ulp of 1: their low bits are integers."""
 _LEAST_NORMAL = np.float64(2.0**-126)
 _LEAST_FAST, _MOST_FAST = np.float32(2.0**-70), np.float32(2.0**100)
 """Scales for which neither a reciprocal nor the remainder of a code leaves the normal range."""
-
-
-# Bits.
-
-
-def _type_value(typingctx: Any, bits: Any) -> Any:
-    """The float32 of a weight's bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return as_float(builder, bits, arguments[0])
-
-    return types.float32(bits), generate
-
-
-def _type_magnitude(typingctx: Any, bits: Any) -> Any:
-    """The bits without the sign, as a signed integer."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        integer = arguments[0].type
-        return builder.and_(arguments[0], ir.Constant(integer, (1 << (integer.width - 1)) - 1))
-
-    return types.Integer.from_bitwidth(bits.bitwidth, signed=True)(bits), generate
-
-
-def _type_ordered(typingctx: Any, bits: Any) -> Any:
-    """A signed integer that ascends with the value of the float; applied twice, the bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        integer = arguments[0].type
-        most = (1 << (integer.width - 1)) - 1
-        sign = builder.ashr(arguments[0], ir.Constant(integer, integer.width - 1))
-        flips = builder.and_(sign, ir.Constant(integer, most))
-        return builder.xor(arguments[0], flips)
-
-    return types.Integer.from_bitwidth(bits.bitwidth, signed=True)(bits), generate
-
-
-def _type_float_from_bits(typingctx: Any, bits: Any) -> Any:
-    """The float32 with these bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.uint32), generate
-
-
-def _type_bits_from_float(typingctx: Any, value: Any) -> Any:
-    """The bits of a float32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.uint32(types.float32), generate
-
-
-def _type_multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """`a * b + c` in float32, rounded once."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
-
-
-_value: Any = intrinsic(_type_value)
-_magnitude: Any = intrinsic(_type_magnitude)
-_ordered: Any = intrinsic(_type_ordered)
-_float_from_bits: Any = intrinsic(_type_float_from_bits)
-_bits_from_float: Any = intrinsic(_type_bits_from_float)
-_multiply_add: Any = intrinsic(_type_multiply_add)
 
 
 # Ranges and scales.
@@ -149,16 +83,16 @@ def _find_ranges(row: Any, group: Any, zero_point: Any, lows: Any, highs: Any) -
         start = g * group
         if zero_point:
             low, high = least_and_greatest(row, start, vectors)
-            low, high = min(low, _ordered(row[start])), max(high, _ordered(row[start]))
+            low, high = min(low, ordered(row[start])), max(high, ordered(row[start]))
             for k in range(start + vectors * LANES, start + group):
-                key = _ordered(row[np.uintp(k)])
+                key = ordered(row[np.uintp(k)])
                 low, high = min(low, key), max(high, key)
-            lows[g] = _ordered(low)
-            highs[g] = _ordered(high)
+            lows[g] = ordered(low)
+            highs[g] = ordered(high)
         else:
             top = greatest_magnitude(row, start, vectors)
             for k in range(start + vectors * LANES, start + group):
-                top = max(top, _magnitude(row[np.uintp(k)]))
+                top = max(top, magnitude(row[np.uintp(k)]))
             lows[g] = 0
             highs[g] = top
 
@@ -172,8 +106,8 @@ def _stored_scale(exact: Any, drop: Any) -> Any:
     nearest = np.float32(exact if exact > np.float64(0) else np.float64(1))
     up = (drop != np.uint32(0)) | (exact < _LEAST_NORMAL)
     below = up & (np.float64(nearest) < exact)
-    bits = np.uint32(_bits_from_float(nearest) + (np.uint32(1) if below else np.uint32(0)))
-    return _float_from_bits(np.uint32(np.uint32(bits + drop) & np.uint32(~drop)))
+    bits = np.uint32(bits_from_float(nearest) + (np.uint32(1) if below else np.uint32(0)))
+    return float_from_bits(np.uint32(np.uint32(bits + drop) & np.uint32(~drop)))
 
 
 @numba.njit(inline="always")
@@ -182,9 +116,9 @@ def _find_scales(lows: Any, highs: Any, rule: Any, scales: Any) -> Any:
     finite. Without a branch, so that it works on many groups at a time."""
     infinite, outside = False, False
     for g in range(len(highs)):
-        ends = max(_magnitude(lows[g]), _magnitude(highs[g]))
+        ends = max(magnitude(lows[g]), magnitude(highs[g]))
         infinite |= ends >= rule.infinity
-        low, high = _value(lows[g]), _value(highs[g])
+        low, high = value_of(lows[g]), value_of(highs[g])
         low = _ZERO if rule.widens and low > _ZERO else low
         high = _ZERO if rule.widens and high < _ZERO else high
         extent = np.float64(high) - np.float64(low)
@@ -203,7 +137,7 @@ def _find_scales(lows: Any, highs: Any, rule: Any, scales: Any) -> Any:
 def _find_zeros(lows: Any, scales: Any, rule: Any, zeros: Any) -> None:
     most = rule.most_code - rule.least_code
     for g in range(len(scales)):
-        away = -_value(lows[g]) / scales[g]
+        away = -value_of(lows[g]) / scales[g]
         away = away if away > _ZERO else _ZERO
         away = away if away < most else most
         zeros[g] = np.int8(_rounded(away) + np.int32(rule.least_code))
@@ -215,8 +149,8 @@ def _find_zeros(lows: Any, scales: Any, rule: Any, zeros: Any) -> None:
 @numba.njit(inline="always")
 def _rounded(value: Any) -> Any:
     """The nearest int32, halves away from zero."""
-    sign = np.uint32(_bits_from_float(value) & np.uint32(0x80000000))
-    return np.int32(value + _float_from_bits(np.uint32(sign | _ALMOST_HALF_BITS)))
+    sign = np.uint32(bits_from_float(value) & np.uint32(0x80000000))
+    return np.int32(value + float_from_bits(np.uint32(sign | _ALMOST_HALF_BITS)))
 
 
 @numba.njit(inline="always")
@@ -244,8 +178,8 @@ def _quotient(value: Any, scale: Any, reciprocal: Any) -> Any:
     functions on the IBM RISC System/6000 processor, IBM J. Res. Dev. 34 (1990).
     """
     first = value * reciprocal
-    remainder = _multiply_add(-first, scale, value)
-    return _multiply_add(remainder, reciprocal, first)
+    remainder = multiply_add(-first, scale, value)
+    return multiply_add(remainder, reciprocal, first)
 
 
 @numba.njit(inline="always")
@@ -256,7 +190,7 @@ def _nudged_reciprocal(scale: Any) -> Any:
     Ties (k + 1/2) come out above themselves, by 2^-23 at least, and all else is further from them
     than 2^-20, relatively: `2 value` (11 bits) and `(2 k + 1) scale` (20 bits) differ by a unit.
     """
-    return _float_from_bits(np.uint32(_bits_from_float(_ONE / scale) + np.uint32(4)))
+    return float_from_bits(np.uint32(bits_from_float(_ONE / scale) + np.uint32(4)))
 
 
 @numba.njit(inline="always")
@@ -271,7 +205,7 @@ def _write_exact_codes(
         bottom, top = np.float32(least - zero), np.float32(most - zero)
         for k in range(group):
             place = start + np.uintp(k)
-            quotient = _value(row[place]) / scale
+            quotient = value_of(row[place]) / scale
             quotient = quotient if quotient > bottom else bottom
             quotient = quotient if quotient < top else top
             codes[place] = np.int8(_rounded(quotient) + zero)
@@ -282,8 +216,13 @@ def _write_codes(
     row: Any, group: Any, scales: Any, zeros: Any, rule: Any, packed: Any, factors: Any, codes: Any
 ) -> None:
     """Integer codes of a row of groups that are multiples of `LANES`, for values and scales of 11
-    significant bits, without a division a value: multiplied by the reciprocal of a scale and added
-    to `_UNITS` and the zero point in one rounding, a value is its code in the low bits."""
+    significant bits, without a division a value.
+
+    Times the reciprocal of a scale, plus the zero point and `_UNITS`, rounded once, a value has its
+    code in the low bits. (No value is left at a tie, so that to nearest even is as good as any.) No
+    code comes out too small: the zero point is as far from the least code as the least value from
+    0.
+    """
     for g in range(len(scales)):
         factors[g] = _nudged_reciprocal(scales[g])
     vectors = group // LANES
@@ -331,11 +270,11 @@ def quantize_integers(
             _find_zeros(lows, scales[n], rule, zeros[n])
         if narrow and group % LANES == 0 and _are_normal(scales[n]):
             _write_codes(row, group, scales[n], zeros[n], rule, packed, factors, codes[n])
-        elif packed:
-            _write_exact_codes(row, group, scales[n], zeros[n], rule, loose)
-            _pack(loose.view(np.uint16), codes[n])
-        else:
-            _write_exact_codes(row, group, scales[n], zeros[n], rule, codes[n])
+            continue
+        plain = loose if packed else codes[n]
+        _write_exact_codes(row, group, scales[n], zeros[n], rule, plain)
+        if packed:
+            _pack(plain.view(np.uint16), codes[n])
     return QUANTIZED
 
 
@@ -356,14 +295,14 @@ class Float8(NamedTuple):
 def _float8(quotient: Any, value: Any, form: Any) -> Any:
     """The bits of the 8-bit float nearest to a quotient, ties to even, with the sign of `value`;
     the largest one for all above."""
-    sign = np.uint32(np.uint32(_bits_from_float(value) >> np.uint32(24)) & np.uint32(0x80))
-    size = _float_from_bits(np.uint32(_bits_from_float(quotient) & np.uint32(0x7FFFFFFF)))
+    sign = np.uint32(np.uint32(bits_from_float(value) >> np.uint32(24)) & np.uint32(0x80))
+    size = float_from_bits(np.uint32(bits_from_float(quotient) & np.uint32(0x7FFFFFFF)))
     size = size if size < form.most else form.most
-    bits = _bits_from_float(size)
+    bits = bits_from_float(size)
     odd = np.uint32(np.uint32(bits >> form.shift) & np.uint32(1))
     half = np.uint32((np.uint32(1) << np.uint32(form.shift - np.uint32(1))) - np.uint32(1))
     normal = np.uint32(np.uint32(np.uint32(bits + half) + odd) >> form.shift) - form.rebias
-    tiny = np.uint32(_bits_from_float(size + form.subnormal) & np.uint32(0xFF))
+    tiny = np.uint32(bits_from_float(size + form.subnormal) & np.uint32(0xFF))
     held = np.uint32(normal) if size >= form.least_normal else tiny
     return np.int8(np.uint8(np.uint32(held | sign)))
 
@@ -387,10 +326,10 @@ def quantize_floats(rows: Any, scales: Any, codes: Any, rule: Any, form: Any) ->
             if rule.drop != np.uint32(0) and _is_normal(scale):
                 reciprocal = _ONE / scale
                 for k in range(len(part)):
-                    value = _value(part[k])
+                    value = value_of(part[k])
                     out[k] = _float8(_quotient(value, scale, reciprocal), value, form)
             else:
                 for k in range(len(part)):
-                    value = _value(part[k])
+                    value = value_of(part[k])
                     out[k] = _float8(value / scale, value, form)
     return QUANTIZED

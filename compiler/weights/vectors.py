@@ -4,8 +4,7 @@ The loops of numba would do, but for groups of 64 and less: LLVM gives such a lo
 remainder that take longer than the loop. Here the lengths are multiples of `LANES`, every vector is
 one or two registers, and LLVM makes of it what a machine has.
 
-The type of a row's elements says what floats its bits are: `uint16` f16, `int16` bf16, `uint32`
-f32.
+numba's cache of the loops looks at `loops.py` alone: touch it after a change here.
 """
 
 from __future__ import annotations
@@ -16,26 +15,12 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from tilewright.compiler.weights.bits import build_float
+
 LANES = 32
 
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _FLOAT = ir.FloatType()
-
-
-def as_float(builder: Any, element: Any, bits: Any, lanes: int = 0) -> Any:
-    """The float32 of the bits of a weight (numba has no f16 on CPUs; LLVM has); of `lanes`, if it
-    is a vector."""
-
-    def shaped(scalar: Any) -> Any:
-        return ir.VectorType(scalar, lanes) if lanes else scalar
-
-    if element == types.uint16:
-        return builder.fpext(builder.bitcast(bits, shaped(ir.HalfType())), shaped(_FLOAT))
-    if element == types.int16:
-        wide = builder.zext(bits, shaped(_I32))
-        sixteen = ir.Constant(shaped(_I32), [16] * lanes if lanes else 16)
-        bits = builder.shl(wide, sixteen)
-    return builder.bitcast(bits, shaped(_FLOAT))
 
 
 class _Row:
@@ -159,7 +144,7 @@ def _codes_writer(packed: bool) -> Any:
                 step = builder.mul(loop.index, ir.Constant(loop.index.type, LANES))
                 place = builder.add(first, step)
                 _prefetch(builder, builder.gep(values.first, [builder.add(step, depth)]))
-                numbers = as_float(builder, values.element, values.load(loop.index), LANES)
+                numbers = build_float(builder, values.element, values.load(loop.index), LANES)
                 sums = builder.call(fma, [numbers, factors, offsets])
                 sums = builder.select(builder.fcmp_ordered("<", sums, limits), sums, limits)
                 integers = builder.bitcast(sums, ir.VectorType(_I32, LANES))
