@@ -1,7 +1,7 @@
 """Which properties of `tilewright.testing` the quantizers of others satisfy, and ours beside them.
 
-    python benchmarks/property_peers.py [--examples 40] [--only torch,gguf] [--json FILE]
-        [--markdown FILE]
+    python benchmarks/property_peers.py [--examples 40] [--only torch,gguf]
+        [--properties ties,idempotence] [--json FILE] [--markdown FILE]
 
 Prints a table (a row a property, a column a quantizer), counts, and each failure with the smallest
 counterexample that was found. Where a property does not hold because a peer does something else on
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -24,7 +25,7 @@ from hypothesis import settings
 from peers.peer import Peer
 from xdsl.utils.str_enum import StrEnum
 
-from tilewright.testing import PROPERTIES, PropertyResult, Verdict, examine_weight_quantizer
+from tilewright.testing import PROPERTIES, PropertyResult, Subject, Verdict, check_property
 
 LIBRARIES = {
     "tilewright": "ours",
@@ -38,6 +39,9 @@ LIBRARIES = {
 EXAMPLES = 40
 UNFAIR = ("memory-layout",)
 """Adapters hand contiguous arrays to libraries that want them."""
+
+
+_REPEATED = re.compile(r"(?<![\w.-])([\w.+-]+)(?:, \1(?![\w.])){3,}")
 
 
 class Mark(StrEnum):
@@ -63,8 +67,9 @@ class Row:
 
     @property
     def counterexample(self) -> str:
-        """In one line."""
-        return " ".join(self.result.counterexample.split())
+        """In one line, equal numbers in a row as one."""
+        line = " ".join(self.result.counterexample.split())
+        return _REPEATED.sub(lambda run: f"{run[1]} x {run[0].count(',') + 1}", line)
 
 
 @dataclass(frozen=True)
@@ -84,18 +89,16 @@ class Examined:
         return [row for row in self.rows if row.mark is mark]
 
 
-def examine(peer: Peer, examples: int) -> Examined:
-    """Points the suite at a peer."""
+def examine(peer: Peer, names: list[str], examples: int) -> Examined:
+    """Points the properties called `names` at a peer."""
     start = perf_counter()
-    report = examine_weight_quantizer(
-        peer.quantizer,
-        peer.scheme,
-        examples=examples,
-        exclude=UNFAIR,
-        dtypes=(peer.dtype,),
-        name=peer.name,
+    subject = Subject.of(peer.quantizer, peer.scheme, (peer.dtype,))
+    rows = tuple(
+        _row(peer, check_property(prop, subject, examples=examples, shrink=shrink))
+        for name, prop in PROPERTIES.items()
+        if name in names
+        for shrink in [name not in peer.conventions]
     )
-    rows = tuple(_row(peer, result) for result in report)
     return Examined(peer, rows, perf_counter() - start)
 
 
@@ -122,8 +125,10 @@ def installed(names: list[str]) -> tuple[list[Peer], list[str]]:
 
 def shown_properties(examined: list[Examined]) -> list[str]:
     """Those that say something of one of the peers, at least."""
-    names = [name for name in PROPERTIES if name not in UNFAIR]
-    return [name for name in names if any(e.mark(name) is not Mark.NOT_APPLICABLE for e in examined)]
+    names = [row.result.id for row in examined[0].rows]
+    return [
+        name for name in names if any(e.mark(name) is not Mark.NOT_APPLICABLE for e in examined)
+    ]
 
 
 def table(examined: list[Examined]) -> list[str]:
@@ -210,16 +215,19 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(LIBRARIES), help="libraries, by comma")
     parser.add_argument("--json", type=Path, help="where to write all results")
     parser.add_argument("--markdown", type=Path, help="where to write the table")
+    fair = [name for name in PROPERTIES if name not in UNFAIR]
+    parser.add_argument("--properties", default=",".join(fair), help="properties, by comma")
     arguments = parser.parse_args()
-    names = [name.strip() for name in arguments.only.split(",")]
-    unknown = [name for name in names if name not in LIBRARIES]
-    if unknown:
-        parser.error(f"no such library: {', '.join(unknown)}; one of {', '.join(LIBRARIES)}")
+    names, properties = arguments.only.split(","), arguments.properties.split(",")
+    for what, known, given in (("library", LIBRARIES, names), ("property", fair, properties)):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            parser.error(f"no such {what}: {', '.join(unknown)}; one of {', '.join(known)}")
     # The same cases in every run: the table changes only with what it is about.
     settings.register_profile("peers", derandomize=True)
     settings.load_profile("peers")
     found, missing = installed(names)
-    examined = [examine(peer, arguments.examples) for peer in found]
+    examined = [examine(peer, properties, arguments.examples) for peer in found]
     sections = [
         ("", table(examined) if examined else []),
         ("not installed", missing),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 
 import numpy as np
+
 from peers.peer import PER_CHANNEL, Array, Peer
 from peers.torch_peers import tensor
-
 from tilewright.testing import Quantizer
 
 

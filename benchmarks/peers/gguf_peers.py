@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from peers.peer import ROUNDED_SCALE, SIGNED_SCALE, Array, Peer, int4, int8
 
+from peers.peer import ROUNDED_SCALE, SIGNED_SCALE, ZERO_SCALE, Array, Peer, int4, int8
 from tilewright.testing import Quantizer
 
 _BLOCK = 32
@@ -23,7 +23,7 @@ def peers() -> list[Peer]:
             "absmax / 127, half away from zero, f16 scales, blocks of 32",
             int8(_BLOCK),
             eight_bits(quants.Q8_0),
-            conventions={"error-bound": ROUNDED_SCALE},
+            conventions=ROUNDED_SCALE | ZERO_SCALE,
         ),
         Peer(
             "gguf Q4_0",

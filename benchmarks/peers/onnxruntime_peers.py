@@ -1,4 +1,4 @@
-"""ONNX Runtime: the op QuantizeLinear, the routine of its quantization tool, MatMulNBits' packers."""
+"""ONNX Runtime: the op QuantizeLinear, the routine of its tool, the packers of MatMulNBits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from peers.peer import PER_CHANNEL, SIGNED_SCALE, Array, Peer, Quantize, int4, int8, uint4
 
+from peers.peer import (
+    PER_CHANNEL,
+    SIGNED_SCALE,
+    ZERO_SCALE,
+    Array,
+    Peer,
+    Quantize,
+    int4,
+    int8,
+    uint4,
+)
 from tilewright.testing import Quantizer
 
 _BLOCK = 32
 _OPSET = 21
+_HALF_UP = {"ties": "x / s + zero point is rounded half up: ties of negative weights go to zero"}
+_CLIPPED = dict.fromkeys(("small-weights", "subnormal-scales"), SIGNED_SCALE["error-bound"])
+_GIVEN_IN_F16 = dict.fromkeys(
+    ("error-bound", "small-weights", "subnormal-scales", "symmetric-codes"),
+    "the op takes the scale that it is given: f16, to nearest, without a guard",
+)
 
 
 def peers() -> list[Peer]:
@@ -24,10 +40,11 @@ def peers() -> list[Peer]:
         Peer(
             f"ORT QuantizeLinear, {name}",
             "onnxruntime",
-            f"absmax / 127 in {name} is given, half to even",
+            f"absmax / 127 in {name} (1 for zeros) is given, half to even",
             PER_CHANNEL,
             Quantizer(quantize_linear(onnx, runtime, kind)),
             kind,
+            _GIVEN_IN_F16 if name == "f16" else {},
         )
         for name, kind in (("f32", np.dtype(np.float32)), ("f16", np.dtype(np.float16)))
     ]
@@ -46,6 +63,7 @@ def peers() -> list[Peer]:
             "quantize_matmul_8bits: range with 0 / 255, zero points, scales f32, blocks of 32",
             int8(_BLOCK, zero_point=True),
             Quantizer(matmul_nbits(native.quantize_matmul_8bits, 8)),
+            conventions=ZERO_SCALE | _HALF_UP,
         ),
         Peer(
             "ORT MatMulNBits 4 g32",
@@ -53,6 +71,7 @@ def peers() -> list[Peer]:
             "quantize_matmul_4bits: range with 0 / 15, zero points, scales f32, blocks of 32",
             uint4(_BLOCK),
             Quantizer(matmul_nbits(native.quantize_matmul_4bits, 4)),
+            conventions=ZERO_SCALE | _HALF_UP,
         ),
         Peer(
             "ORT MatMulNBits 4 sym",
@@ -60,7 +79,7 @@ def peers() -> list[Peer]:
             "quantize_matmul_4bits, symmetric: largest weight / -8, scales f32, blocks of 32",
             int4(_BLOCK),
             Quantizer(symmetric_nibbles(native.quantize_matmul_4bits)),
-            conventions=SIGNED_SCALE,
+            conventions=SIGNED_SCALE | _CLIPPED | _HALF_UP,
         ),
     ]
 
@@ -86,6 +105,7 @@ def quantize_linear(onnx: Any, runtime: Any, dtype: np.dtype[Any]) -> Quantize:
 
     def quantize(weight: Array) -> tuple[Array, ...]:
         scale = np.abs(weight).max(axis=1) / dtype.type(127)
+        scale[scale == 0] = 1
         zero = np.zeros(len(weight), np.int8)
         (codes,) = session.run(None, {"w": weight, "s": scale, "z": zero})
         return codes, scale

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from peers.peer import Array, Peer
 
+from peers.peer import Array, Peer
 from tilewright.backends.reference import numerics
 from tilewright.compiler.weights.quantize import quantize_weight
 from tilewright.dialects.element_types import F16

@@ -1,8 +1,8 @@
 """What is said of a peer: whose it is, which scheme it claims, what it does otherwise on purpose.
 
 A convention is what a peer's documentation, format or code says that it does on purpose, and that a
-property of the suite does not allow: where that property fails, it is reported as a convention, with
-the reason. All else that fails is a failure.
+property of the suite does not allow: where that property fails, it is reported as a convention,
+with the reason. All else that fails is a failure.
 """
 
 from __future__ import annotations
@@ -55,26 +55,32 @@ class Peer:
     """What it does otherwise on purpose, by the property that does not hold then."""
 
 
-ROUNDED_SCALE = "the scale is rounded to f16 after the codes are made: see the next property"
+ROUNDED_SCALE = {"error-bound": "scales are rounded to f16 after the codes, by the format"}
+"""`error-bound-of-rounded-scales` is for these."""
 
-ENDS_AT_HALF = {
-    name: "divisor 127.5 (7.5): codes -128..127, the end of the range is half a code past the last"
-    for name in ("symmetric-codes", "exact-on-the-grid", "idempotence", "sign-symmetry")
-}
-"""Of quantizers whose step is the range divided by all codes: `2 absmax / 255`."""
+ZERO_SCALE = dict.fromkeys(
+    ("scales-are-positive", "zero-channels"),
+    "a block of zeros has scale 0, and codes that mean 0, by an explicit case",
+)
 
-SIGNED_SCALE = {
-    name: "the scale is (the largest weight with its sign) / -8: it may be negative, codes -8..7"
-    for name in (
+ENDS_AT_HALF = dict.fromkeys(
+    ("symmetric-codes", "exact-on-the-grid", "idempotence", "sign-symmetry"),
+    "the step is the range by all codes (/ 127.5, / 7.5): the range ends between two codes",
+)
+
+SIGNED_SCALE = dict.fromkeys(
+    (
         "symmetric-codes",
         "scales-are-positive",
+        "zero-channels",
         "sign-symmetry",
         "monotone-codes",
-        "zero-channels",
+        "column-permutation",
         "exact-on-the-grid",
-    )
-} | {
-    name: "the opposite of the largest weight would be +8, and is clipped to +7: up to one step"
-    for name in ("error-bound", "error-bound-of-rounded-scales", "outliers", "largest-f16")
-}
+    ),
+    "the scale is the largest weight, with its sign, by -8: codes -8..7, any sign of scale",
+) | dict.fromkeys(
+    ("error-bound", "error-bound-of-rounded-scales", "outliers", "largest-f16"),
+    "the opposite of the largest weight is +8 steps, of which there are 7: up to one is lost",
+)
 """Of quantizers that give the largest weight the code -8."""

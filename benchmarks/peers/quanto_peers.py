@@ -7,20 +7,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from peers.peer import PER_CHANNEL, Array, Peer, uint4
 from peers.torch_peers import tensor
-
 from tilewright.testing import Quantizer
 
 _GROUP = 32
-_SHIFT = {
-    name: "shifts are floats unless zeropoint=True: 0 is no code"
-    for name in ("zero-is-exact", "zero-points-in-range", "shapes-and-types")
-}
-_NOT_WIDENED = {
-    name: "the range is not widened to hold 0, which a float shift needs not"
-    for name in ("one-sided-range",)
-}
+_SHIFT = dict.fromkeys(
+    (
+        "zero-is-exact",
+        "zero-points-in-range",
+        "shapes-and-types",
+        "idempotence",
+        "one-sided-range",
+        "mirrored-zero-points",
+    ),
+    "shifts are floats unless zeropoint=True: 0 is no code, values are q * s - shift in f32",
+)
 
 
 def peers() -> list[Peer]:
@@ -47,7 +50,7 @@ def peers() -> list[Peer]:
             "MaxOptimizer: (max - min) / 15, half to even, scales and shifts f32",
             uint4(_GROUP),
             qint4(torch, quanto, zeropoint=False),
-            conventions=_SHIFT | _NOT_WIDENED,
+            conventions=_SHIFT,
         ),
         Peer(
             "quanto qint4 zp g32",
@@ -75,16 +78,32 @@ def qint8(torch: Any, quanto: Any) -> Quantizer:
 
 
 def qint4(torch: Any, quanto: Any, zeropoint: bool) -> Quantizer:
-    """`quantize_weight` to qint4; a float shift is so many steps of the scale."""
+    """`quantize_weight` to qint4; a float shift is so many steps of the scale.
+
+    A weight of one group has as many scales as columns for it; a second row is added to these.
+    """
 
     def quantize(weight: Array) -> tuple[Array, ...]:
-        given = tensor(torch, weight)
+        one = weight.size == _GROUP
+        given = tensor(torch, np.repeat(weight, 2, axis=0) if one else weight)
         scale, shift = quanto.MaxOptimizer()(given, quanto.qint4, 0, _GROUP, zeropoint=zeropoint)
         made = quanto.quantize_weight(given, quanto.qint4, 0, scale, shift, _GROUP)
-        codes = made._data.unpack().numpy().reshape(weight.shape)
-        steps = made._scale.numpy()
-        if zeropoint:
-            return codes, steps, made._shift.numpy()
-        return codes, steps, made._shift.numpy().astype(np.float64) / steps
+        groups = weight.size // _GROUP
+        codes = made._data.unpack().numpy()[:groups].reshape(weight.shape)
+        steps, shifts = made._scale.numpy()[:groups], made._shift.numpy()[:groups]
+        return (codes, steps, shifts) if zeropoint else as_steps(codes, steps, shifts)
 
     return Quantizer(quantize)
+
+
+def as_steps(codes: Array, scale: Array, shift: Array) -> tuple[Array, ...]:
+    """Float shifts as steps of the scale. Groups of one value have scale 0 and are their shift:
+    these become 15 steps, or 0, below code 0.
+    """
+    one_value = scale == 0
+    steps = np.where(one_value, np.abs(shift) / 15, scale)
+    steps[steps == 0] = 1
+    shown = np.where(
+        np.broadcast_to(one_value, (len(scale), _GROUP)).reshape(codes.shape), 0, codes
+    )
+    return shown.astype(np.uint8), steps, shift.astype(np.float64) / steps

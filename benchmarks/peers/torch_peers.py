@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from peers.peer import ENDS_AT_HALF, PER_CHANNEL, Array, Peer, Quantize
 
+from peers.peer import ENDS_AT_HALF, PER_CHANNEL, Array, Peer, Quantize
 from tilewright.testing import Quantizer
 
 
@@ -41,7 +41,7 @@ def peers() -> list[Peer]:
         Peer(
             "torch.fake_quantize",
             "torch",
-            "fake_quantize_per_channel_affine with scales absmax / 127, half to even",
+            "fake_quantize_per_channel_affine; absmax / 127 (1 for zeros) is given, half to even",
             PER_CHANNEL,
             Quantizer(fake(torch)),
         ),
@@ -82,6 +82,7 @@ def fake(torch: Any) -> Quantize:
     def quantize(weight: Array) -> tuple[Array, ...]:
         given = tensor(torch, weight)
         scale = given.abs().amax(dim=1) / 127
+        scale[scale == 0] = 1
         zero = torch.zeros(len(scale), dtype=torch.int32)
         made = torch.fake_quantize_per_channel_affine(given, scale, zero, 0, -127, 127)
         return torch.round(made / scale[:, None]).to(torch.int8).numpy(), scale.numpy()

@@ -37,7 +37,8 @@ def quantization_error_bound(
     <= s d / 2 + abs(q) s abs(e)`, where `s <= s' / (1 - abs(e))`.
     """
     codes = np.asarray(codes, np.float64)
-    wide = np.repeat(np.asarray(scale, np.float64), codes.shape[1] // scale.shape[1], axis=1)
+    steps = np.abs(np.asarray(scale, np.float64))  # of either sign in some formats
+    wide = np.repeat(steps, codes.shape[1] // scale.shape[1], axis=1)
     divided = 1 + 2 * (code_limit(scheme) + 1) * _F32_UNIT
     half = wide * code_spacing(codes, scheme) / 2 * divided
     if not scale_rounded_after:

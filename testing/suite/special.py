@@ -153,7 +153,7 @@ def saturation(subject: Subject, weight: Array) -> None:
     """
     made = subject.quantize(weight)
     require_each(
-        (np.sign(made.steps) == np.sign(weight.astype(np.float64))) | (made.steps == 0),
+        (np.sign(made.values) == np.sign(weight.astype(np.float64))) | (made.steps == 0),
         lambda i: f"{at(weight, i)} has code {at(made.steps, i)}",
     )
     largest = np.abs(subject.groups(weight.astype(np.float64)))
