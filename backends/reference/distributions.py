@@ -5,7 +5,7 @@ formulas for quantization noise need of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from math import erf, sqrt
 from statistics import NormalDist
@@ -25,9 +25,9 @@ class Distribution:
     """A distribution, symmetric about 0 or of positive values alone."""
 
     name: str
-    quantile: Callable[[Array], Array]
-    """The magnitude below which a share of the values lies."""
-    magnitude_cdf: Callable[[Array], Array]
+    quantile: Callable[[Array], Array] = field(repr=False)
+    """The magnitude below which a share of the values lies: no signs."""
+    magnitude_cdf: Callable[[Array], Array] = field(repr=False)
     """The share of values whose magnitude is at most `t >= 0`."""
     mean_square: float
     one_sided: bool = False
