@@ -47,7 +47,10 @@ def run_compare(
     if against is None and source is None:
         if data is not None or html is not None:
             raise OptionError(
-                f"--{'html' if data is None else 'data'} is for --source or --against"
+                f"--{'html' if data is None else 'data'} is for a comparison with another model",
+                hint="--source CHECKPOINT"
+                if data is None
+                else "--source CHECKPOINT or --against OLD.twm",
             )
         _check(model, prompt_ids, function, seed=seed, all_ops=all_ops, json=json)
         return
@@ -62,7 +65,10 @@ def run_compare(
     inputs = Inputs(parse_ids(prompt_ids), data, function, seed, samples)
     if against is not None:
         if html is not None:
-            raise OptionError("--html shows errors against a --source, not --against")
+            raise OptionError(
+                "--html is not for --against",
+                hint="tw compare --source CHECKPOINT --html writes the page of one artifact",
+            )
         limits = Tolerance.parse(tolerance)
         top = 1 << 30 if all_ops else TOP
         run_against(model, against, inputs, limits, source=source, top=top, json=json)

@@ -41,7 +41,7 @@ def run_sensitivity(
             f"--act {act}: schemes have 16-bit activations", hint=" or ".join(_ACTIVATIONS)
         )
     if top < 1:
-        raise OptionError(f"--top is {top}, at least 1 is needed")
+        raise OptionError(f"--top is {top}, at least 1 is needed", hint="leave it out for 20")
     start = perf_counter()
     model = open_source(source, seq)
     loaded = None if data is None else load_data(data, model, function=function, limit=samples)

@@ -94,7 +94,10 @@ class Inputs:
                 f"{model.path} has no function {self.function!r}", hint=f"it has {known}"
             )
         if self.samples is not None and self.samples < 1:
-            raise OptionError(f"--samples is {self.samples}, at least 1 is needed")
+            raise OptionError(
+                f"--samples is {self.samples}, at least 1 is needed",
+                hint="leave it out to use all of them",
+            )
         if self.data is not None and self.data.suffix == ".npz":
             return list(self._array_runs(model, self.data))[: self.samples]
         if self.data is not None:
@@ -130,7 +133,10 @@ class Inputs:
         check_vocabulary(samples, model.vocabulary)
         function = SCORE if SCORE in model.functions else "prefill"
         if self.function not in ("", function):
-            raise OptionError(f"token ids are run through {function}, not {self.function}")
+            raise OptionError(
+                f"token ids are run through {function}, not {self.function}",
+                hint="leave --function out, or give the function's inputs in an .npz file",
+            )
         language_model, seq = model.language_model(), model.positions
         ids = [sample.ids.tolist() for sample in samples]
         for window in windows_of(ids, seq)[: self.samples]:
