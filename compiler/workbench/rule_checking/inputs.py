@@ -27,6 +27,7 @@ from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.dialects.quantization import Scheme
 from tilewright.dialects.scopes import functions_of
 from tilewright.dialects.tpu.structure import WeightForm
+from tilewright.passes.lowerings.conversion import CALIBRATION_ATTRIBUTE
 
 Array = npt.NDArray[Any]
 
@@ -157,10 +158,16 @@ _SCALE = 2.0**-4
 
 
 class ExactInputs:
-    """Arrays that storage types and quantization do not change: see `workbench.inputs`."""
+    """Arrays that storage types and quantization do not change: see `workbench.inputs`.
+
+    In a calibrated module, whose layers may be int8, an activation is 0 but for a 1 in each row:
+    the results of products are single weights then, which 8 bits hold.
+    """
 
     def __init__(self, module: ModuleOp, *, seed: int, case: str) -> None:
         exact = _EXACT_CASES.get(case, "random")
+        if CALIBRATION_ATTRIBUTE in module.attributes and exact != "zeros":
+            exact = "one-hot"
         self._inputs = _SmallCodes(module, seed=seed, case=exact)
 
     def arguments(self, function: FuncOp) -> list[Array]:

@@ -27,6 +27,8 @@ from tilewright.compiler.workbench.rule_checking.plan import Plan, Source, Tenso
 from tilewright.dialects import top, tpu
 from tilewright.dialects.element_types import tensor_type
 from tilewright.dialects.tpu.base import TpuOp
+from tilewright.passes.lowerings.conversion import CALIBRATION_ATTRIBUTE
+from tilewright.passes.lowerings.int8 import INT8
 from tilewright.passes.rules.rule import OpPattern, Rule
 from tilewright.passes.rules.scope import property_class
 
@@ -72,7 +74,10 @@ class _Builder:
         types = [argument.type for argument in self.block.args], [v.type for v in returned]
         function = FuncOp(FUNCTION, types, Region(self.block))
         root = ops[self.rule.root]
-        return Instance(ModuleOp([function]), root, root.name, tuple(ops))
+        module = ModuleOp([function])
+        if self.plan.options.quant == INT8:
+            module.attributes[CALIBRATION_ATTRIBUTE] = StringAttr("made-up ranges")
+        return Instance(module, root, root.name, tuple(ops))
 
     def make_input(self, name: str, source: Source) -> SSAValue:
         tensor = self.plan.tensors[name]

@@ -281,9 +281,17 @@ def relate_gated(site: Site) -> None:
     site.sizes.equal_shapes(site.shape("gate"), site.shape("result"))
 
 
+_HELD = {
+    **dict.fromkeys(("codes", "zero"), ("i8",)),
+    "requant": ("i32",),
+    **dict.fromkeys(("input_scale", "output_scale"), ("f32",)),
+}
+"""The element types of the forms of a weight; of the others any float."""
+
+
 def relate_tpu_weight(site: Site) -> None:
-    """Codes and zero points are i8, scales a column of floats; only a matrix is transposed or
-    quantized, and only what is quantized has a scheme."""
+    """What each form holds; only a matrix is transposed or quantized, and only what is quantized
+    has a scheme."""
     shape, form = site.shape("result"), site.attribute("form", ("dense",))
     turned = site.attribute("transposed", (False,))
     scheme = site.attribute("scheme", (None,))
@@ -292,9 +300,11 @@ def relate_tpu_weight(site: Site) -> None:
         raise ConflictError
     if scheme is not None and (form == "dense" or not is_scheme(str(scheme))):
         raise ConflictError
-    site.holds("result", *(("i8",) if form in ("codes", "zero") else ("f32", "f16", "bf16")))
-    if form == "scale":
-        site.sizes.equal(shape[1], ONE)
+    site.holds("result", *_HELD.get(str(form), ("f32", "f16", "bf16")))
+    if form == "requant":
+        site.sizes.equal(shape[1], Term(3))
+    if form in ("input_scale", "output_scale"):
+        site.sizes.equal_shapes(shape, (ONE, ONE))
 
 
 def relate_nothing(site: Site) -> None:

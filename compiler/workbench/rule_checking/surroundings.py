@@ -6,6 +6,7 @@ from tilewright.compiler.workbench.rule_checking.choices import ConflictError
 from tilewright.compiler.workbench.rule_checking.draft import Draft
 from tilewright.compiler.workbench.rule_checking.plan import Tensor
 from tilewright.passes.lowerings.conversion import ACTIVATIONS, QUANT_MODES, ConversionOptions
+from tilewright.passes.lowerings.int8 import INT8
 from tilewright.passes.rules.plan import is_commutative
 
 
@@ -54,7 +55,7 @@ def choose_options(draft: Draft) -> ConversionOptions:
     flags = {name: bool(value) for name, value in options.items()}
     pick = draft.choices.pick
     return ConversionOptions(
-        given.get("quant") or pick(QUANT_MODES),
+        given.get("quant") or pick((*QUANT_MODES, INT8)),
         given.get("act") or pick(ACTIVATIONS),
         flags["quant_head"] if "quant_head" in flags else pick((False, True)),
         flags["quant_embedding"] if "quant_embedding" in flags else pick((False, True)),
