@@ -68,9 +68,10 @@ def run_compile(
 
 
 def weight_line(done: WeightProgress) -> str:
-    """One tensor's progress, in the form of llama-quantize."""
+    """One tensor's progress, in the form of llama-quantize; what it becomes is a scheme or a
+    type."""
     shape = " x ".join(str(size) for size in done.shape)
-    target = "i8 + scales" if done.form == "codes" else done.element.name
+    target = done.scheme or done.element.name
     return (
         f"[{done.index:4d}/{done.total:4d}] {done.name:60s} {shape:>15s} "
         f"{done.source_dtype.lower():>5s} -> {target:11s} {megabytes(done.size_bytes):>10s}"

@@ -60,6 +60,7 @@ class WeightProgress:
     name: str
     source_dtype: str
     shape: tuple[int, ...]
+    """`(N, K)` of a quantized weight, however its codes are packed."""
     form: Form
     scheme: str
     """Of a quantized weight."""
@@ -172,7 +173,10 @@ def _progress(
 ) -> WeightProgress:
     result = done[request.name]
     size = sum(layout.places[name].size_bytes for name in result.sums)
-    quantized = request.name in groups
+    quantized, shape = request.name in groups, request.shape
+    if quantized:
+        whole = source.info(str(request.source_key)).shape
+        shape = (shape[0], whole[0 if request.transposed else 1])
     return WeightProgress(
         index=index,
         total=total,
@@ -180,7 +184,7 @@ def _progress(
         source_dtype="table"
         if request.source_key is None
         else source.info(request.source_key).dtype,
-        shape=request.shape,
+        shape=shape,
         form=request.form,
         scheme=request.scheme if quantized else "",
         element=request.element,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_two_schemes_in_one_model(tw: Tw, models: Models, tmp_path: Path) -> Non
     assert all(name in module for name in ("tpu.W4A16MatMul", "tpu.W8A16MatMul", "tpu.MatMul"))
     tokens = tw("run", artifact, "--prompt-ids", "5,6", "--max-new-tokens", 2, "--json")
     assert len(tokens.json["token_ids"]) == 2
+
+
+def test_progress_names_the_scheme_of_each_weight(tw: Tw, models: Models, tmp_path: Path) -> None:
+    rules = ("--quant-rule", "layers.*.mlp.*=w4a16-g32", "--quant-rule", "layers.0.*=f16")
+    result = tw("compile", models.checkpoint, "--seq", SEQ, "-o", tmp_path / "m.twm", *rules)
+    lines = {
+        line.split("]")[1].split()[0]: line for line in result.err.splitlines() if "->" in line
+    }
+    assert re.search(r" 64 x 96 +f16 -> w4a16-g32 ", lines[DOWN])
+    assert re.search(r" 64 x 96 +f16 -> f16 ", lines[DOWN.replace("1", "0")])
+    attention = DOWN.replace("mlp.dense_4h_to_h", "self_attention.dense")
+    assert re.search(r" -> w8a16 ", lines[attention])
 
 
 def test_a_table_that_is_edited(tw: Tw, models: Models, tmp_path: Path) -> None:

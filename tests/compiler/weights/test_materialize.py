@@ -203,6 +203,7 @@ def test_progress_has_a_line_for_each_weight(store: Store) -> None:
     store.write([dense("v", (13,)), *quantized("w", (61, 37))])
     lines = [(p.index, p.total, p.name, p.source_dtype, p.form) for p in store.progress]
     assert lines == [(1, 2, "v", "F32", "dense"), (2, 2, "w", "F16", "codes")]
+    assert [(p.shape, p.scheme) for p in store.progress] == [((13,), ""), ((61, 37), "w8a16")]
     assert store.progress[1].size_bytes == 61 * 37 + 61 * 2
     assert all(progress.seconds >= 0 for progress in store.progress)
 
