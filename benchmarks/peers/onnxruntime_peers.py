@@ -15,6 +15,7 @@ from peers.peer import (
     Array,
     Peer,
     Quantize,
+    conventions_of,
     int4,
     int8,
     uint4,
@@ -24,8 +25,8 @@ from tilewright.testing import Quantizer
 _BLOCK = 32
 _OPSET = 21
 _HALF_UP = {"ties": "x / s + zero point is rounded half up: ties of negative weights go to zero"}
-_CLIPPED = dict.fromkeys(("small-weights", "subnormal-scales"), SIGNED_SCALE["error-bound"])
-_GIVEN_IN_F16 = dict.fromkeys(
+_CLIPPED = conventions_of(("small-weights", "subnormal-scales"), SIGNED_SCALE["error-bound"])
+_GIVEN_IN_F16 = conventions_of(
     ("error-bound", "small-weights", "subnormal-scales", "symmetric-codes"),
     "the op takes the scale that it is given: f16, to nearest, without a guard",
 )

@@ -7,7 +7,7 @@ with the reason. All else that fails is a failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,20 +55,25 @@ class Peer:
     """What it does otherwise on purpose, by the property that does not hold then."""
 
 
+def conventions_of(properties: Iterable[str], reason: str) -> dict[str, str]:
+    """One reason for several properties."""
+    return dict.fromkeys(properties, reason)
+
+
 ROUNDED_SCALE = {"error-bound": "scales are rounded to f16 after the codes, by the format"}
 """`error-bound-of-rounded-scales` is for these."""
 
-ZERO_SCALE = dict.fromkeys(
+ZERO_SCALE = conventions_of(
     ("scales-are-positive", "zero-channels"),
     "a block of zeros has scale 0, and codes that mean 0, by an explicit case",
 )
 
-ENDS_AT_HALF = dict.fromkeys(
+ENDS_AT_HALF = conventions_of(
     ("symmetric-codes", "exact-on-the-grid", "idempotence", "sign-symmetry"),
     "the step is the range by all codes (/ 127.5, / 7.5): the range ends between two codes",
 )
 
-SIGNED_SCALE = dict.fromkeys(
+SIGNED_SCALE = conventions_of(
     (
         "symmetric-codes",
         "scales-are-positive",
@@ -79,7 +84,7 @@ SIGNED_SCALE = dict.fromkeys(
         "exact-on-the-grid",
     ),
     "the scale is the largest weight, with its sign, by -8: codes -8..7, any sign of scale",
-) | dict.fromkeys(
+) | conventions_of(
     ("error-bound", "error-bound-of-rounded-scales", "outliers", "largest-f16"),
     "the opposite of the largest weight is +8 steps, of which there are 7: up to one is lost",
 )

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peers.peer import PER_CHANNEL, Array, Peer, uint4
+from peers.peer import PER_CHANNEL, Array, Peer, conventions_of, uint4
 from peers.torch_peers import tensor
 from tilewright.testing import Quantizer
 
 _GROUP = 32
-_SHIFT = dict.fromkeys(
+_SHIFT = conventions_of(
     (
         "zero-is-exact",
         "zero-points-in-range",
@@ -21,6 +21,7 @@ _SHIFT = dict.fromkeys(
         "idempotence",
         "one-sided-range",
         "mirrored-zero-points",
+        "saturation",
     ),
     "shifts are floats unless zeropoint=True: 0 is no code, values are q * s - shift in f32",
 )
