@@ -109,7 +109,7 @@ def _cells(row: LayerFigures, has_end: bool) -> list[object]:
         f"{row.cosine:.6f}",
         f"{row.worst_channel} ({row.worst_channel_snr_db:.1f})",
         percent(row.share),
-        " ".join(f"{k}:{100 * share:.0f}%" for k, share in row.range_inputs[:2]),
+        " ".join(f"{k}:{100 * share:.0f}%" for k, share in row.range_inputs[:4]),
     ]
     if has_end:
         cells.append("-" if end is None else f"{end.snr_db:.1f}")

@@ -36,7 +36,7 @@ from tilewright.dialects.quantization import Scheme, parse_scheme
 
 Array = npt.NDArray[Any]
 
-RANGE_INPUTS = 3
+RANGE_INPUTS = 8
 """Inputs that are listed because they set the ranges of channels."""
 
 
