@@ -77,8 +77,8 @@ def matmul_bound(subject: Subject, x: Array, weight: Array) -> None:
     """A product is within `gamma(K) |x| |w|`, the rounding of the weights and of the result, of the
     exact product with what the codes mean.
 
-    Catches sums in f16, scales that are rounded once more, zero points that are left out, tiles of
-    K that are added twice or never.
+    Catches sums in f16 (most of them: the bound allows weights that are rounded to the type of x),
+    zero points that are left out, tiles of K that are added twice or never.
     """
     made = subject.quantize(weight.astype(subject.dtype))
     y = _multiply(subject, x, made)
