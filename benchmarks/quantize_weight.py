@@ -128,8 +128,7 @@ def onnxruntime_peers(weight: Array) -> dict[str, Action]:
 
 def torchao_peers(weight: Array) -> dict[str, Action]:
     """torchao's weight-only configurations that a CPU has for f16."""
-    import torch
-
+    torch = importlib.import_module("torch")
     quantization = importlib.import_module("torchao.quantization")
     parameter = torch.nn.Parameter(torch.from_numpy(weight), requires_grad=False)
 

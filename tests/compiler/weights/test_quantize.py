@@ -118,15 +118,42 @@ def test_every_finite_half(name: str) -> None:
             assert_equal_to_reference(weight, parse_scheme(name), stored, rule)
 
 
-def test_quotients_are_those_of_a_division() -> None:
-    """Products with a reciprocal, corrected, for every 16-bit significand over many scales."""
-    significands = np.arange(2**10, 2**11, dtype=np.float32)
-    for top in range(1024, 2048, 7):
-        scale = np.float32(top) / 1024
-        weight = np.append(significands / 16, np.array([127 * scale, 0])).astype(np.float32)[None]
-        weight = weight[:, np.abs(weight[0]) <= 127 * scale]
-        for source in (F16, F32):
-            assert_equal_to_reference(finite(weight, source), W8A16, F16)
+@pytest.mark.parametrize("name", ["w8a16", "w8a16-zp", "w4a16-channel", "w4a16-channel-absmax"])
+def test_codes_are_those_of_a_division(name: str) -> None:
+    """Products with a reciprocal: every 11-bit significand in every binade of codes over scales of
+    11 bits, and halves of scales of few bits, which are ties."""
+    scheme = parse_scheme(name)
+    top = {"w8a16": 127, "w8a16-zp": 255, "w4a16-channel": 15, "w4a16-channel-absmax": 7}[name]
+    significands = np.arange(2**10, 2**11) / 2**10
+    values = np.concatenate([significands * 2.0**exponent for exponent in range(-2, 8)])
+    long, short = np.arange(1024, 2048, 7) / 1024, np.arange(1, 64, 2) / 32
+    ties = 0
+    for quotients, scales in ((values, long), (np.arange(2 * top) / 2, short)):
+        quotients = quotients[quotients < top]
+        quotients = np.append(quotients, np.full(32 - len(quotients) % 32, top))
+        weight = (quotients * scales[:, None]).astype(np.float16)
+        weight[:, -1] = down_to_half(top * scales)
+        assert weight.shape[1] % 32 == 0, "other widths are divided"
+        for rows in (weight, -weight):
+            assert_equal_to_reference(rows, scheme, F16)
+            made = quantize_weight(rows, scheme, F16)
+            doubled = 2 * rows.astype(np.float64) / made.scale.astype(np.float64)
+            ties += np.count_nonzero(doubled % 2 == 1)
+    assert ties > 10 * top
+
+
+def down_to_half(values: Array) -> Array:
+    nearest = values.astype(np.float16)
+    below = np.nextafter(nearest, np.float16(0))
+    return np.where(nearest.astype(np.float64) > values, below, nearest)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda e: e.name)
+def test_8_bit_floats_are_those_of_a_division(source: ElementType) -> None:
+    significands = np.arange(2**10, 2**11) / 2**10
+    scales = np.arange(1024, 2048, 7)[:, None] / 1024
+    weight = np.append(significands * np.ones_like(scales), 448 * scales, axis=1)
+    assert_equal_to_reference(finite(weight, source), parse_scheme("f8e4m3"), F16)
 
 
 @settings(max_examples=200, deadline=None)
@@ -172,6 +199,19 @@ def test_ties_go_away_from_zero_and_what_is_below_them_does_not() -> None:
     made = quantize_weight(weight, W8A16, F16)
     assert made.scale[0, 0] == 1
     assert made.codes.tolist() == [[127, 1, -1, 0, 0, 2, 3, -3, 127]]
+
+
+@pytest.mark.parametrize("depth", [32, 33])
+@pytest.mark.parametrize(("name", "end"), [("w4a16-channel", 7.5), ("w8a16-zp", 127.5)])
+def test_a_code_past_the_last_is_the_last(name: str, end: float, depth: int) -> None:
+    """Both ends of a range at a half: the zero point and the greatest quotient round up."""
+    weight = np.linspace(-end, end, depth, dtype=np.float16)[None]
+    scheme = parse_scheme(name)
+    made = quantize_weight(weight, scheme, F16)
+    codes = numerics.plain_codes(made.codes, scheme.format, depth)
+    assert made.scale[0, 0] == 1
+    assert codes[0, [0, -1]].tolist() == list(numerics.code_range(scheme.format))
+    assert_equal_to_reference(weight, scheme, F16)
 
 
 def test_two_codes_lie_in_a_byte_the_first_in_the_low_nibble() -> None:
