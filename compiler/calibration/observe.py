@@ -17,6 +17,7 @@ from tilewright.compiler.calibration.statistics import InputStatistics, InputSum
 from tilewright.dialects import top
 from tilewright.dialects.errors import ModelReadError, UnsupportedError
 from tilewright.dialects.scopes import where_of
+from tilewright.passes.lowerings.int8 import folded_bias
 
 Array = npt.NDArray[Any]
 _Tensor: TypeAlias = tuple[str, SSAValue]
@@ -49,6 +50,13 @@ def layer_of(op: Operation) -> tuple[top.MatMulOp, top.WeightOp] | None:
     if isinstance(op, top.MatMulOp) and isinstance(op.right.owner, top.WeightOp):
         return op, op.right.owner
     return None
+
+
+def _quantized_output(op: top.MatMulOp, inputs: Sequence[Array], output: Array) -> Array:
+    """What an int8 layer would make int8: its output, before a bias that is added afterwards."""
+    if op.bias is None or folded_bias(op) is not None:
+        return output
+    return output - inputs[2]
 
 
 class LayerObserver:
@@ -86,7 +94,7 @@ class LayerObserver:
             if tensor not in self._sums:
                 self._sums[tensor] = InputSums(x.shape[1], hessian=self._hessian)
             self._sums[tensor].add(x)
-        y = self._rows(op, outputs[0], f"the output of {key!r}")
+        y = self._rows(op, _quantized_output(op, inputs, outputs[0]), f"the output of {key!r}")
         layer.outputs.add(np.abs(y))
         layer.rows += len(y)
 

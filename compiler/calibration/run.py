@@ -21,10 +21,12 @@ from tilewright.compiler.calibration.samples import CalibrationData, input_names
 from tilewright.compiler.language_model import ImportedModel, Tables
 from tilewright.compiler.weights.source import WeightSource
 from tilewright.compiler.workbench.blas_threads import threads_for
+from tilewright.dialects.context import make_context
 from tilewright.dialects.element_types import F32
-from tilewright.dialects.errors import FitError, ModelReadError, UnsupportedError
+from tilewright.dialects.errors import FitError, IRError, ModelReadError, UnsupportedError
 from tilewright.dialects.graph import shape_of, storage_of
 from tilewright.dialects.scopes import walk_calls
+from tilewright.passes.add_score_function import LAST_POSITION, PREFILL, AddScoreFunctionPass
 
 Array = npt.NDArray[Any]
 OnSample = Callable[[int, int], None]
@@ -33,6 +35,8 @@ OnSample = Callable[[int, int], None]
 _LEAST_PRODUCT = 1 << 31
 """Multiplications of a product that is worth threads: some 40 ms on one core, in f32. Where other
 programs run, waiting for the other thread takes as long."""
+_EVERY_ROW = "prefill.every_row"
+"""What the prefill with all logits is called."""
 _KEPT_BYTES = 1 << 30
 """Weights that are kept in f32 from one sample to the next; the others are read again."""
 
@@ -64,17 +68,17 @@ def calibrate(
             return calibrate(
                 model, data, method, hessian=hessian, weights=container, on_sample=on_sample
             )
+    module, function, names = _observed_function(model, data.function)
     if hessian:
-        _require_memory(model.module, data.function)
+        _require_memory(module, function)
     observer = LayerObserver(hessian=hessian)
     reader = FloatWeights(weights, model.tables())
-    names = input_names(model, data.function)
-    with threads_for(model.module, _LEAST_PRODUCT):
+    with threads_for(module, _LEAST_PRODUCT):
         for index, sample in enumerate(data.samples):
             observer.begin(sample.where, positions=sample.positions, real=sample.tokens)
             run_function(
-                model.module,
-                data.function,
+                module,
+                function,
                 [sample.inputs[name] for name in names],
                 weights=reader,
                 states={},
@@ -99,6 +103,23 @@ def calibrate(
         ranges=observed.ranges,
         input_statistics=observed.statistics,
     )
+
+
+def _observed_function(model: ImportedModel, function: str) -> tuple[ModuleOp, str, list[str]]:
+    """What runs for a function: the module, the function in it and the names of its inputs.
+
+    For the prefill of a language model it is that with the logits of every row, so that the head is
+    seen with all of its inputs, too; nothing else changes.
+    """
+    names = input_names(model, function)
+    if function != PREFILL or LAST_POSITION not in names:
+        return model.module, function, names
+    module = model.module.clone()
+    try:
+        AddScoreFunctionPass(_EVERY_ROW).apply(make_context(), module)
+    except IRError:  # What is behind the last position mixes rows: it is there for one row alone.
+        return model.module, function, names
+    return module, _EVERY_ROW, [name for name in names if name != LAST_POSITION]
 
 
 class FloatWeights:

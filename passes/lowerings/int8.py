@@ -33,8 +33,8 @@ def lower_matmul_to_int8(op: top.MatMulOp, convert: Conversion) -> Sequence[SSAV
     _check(op, weight, convert)
     transposed = op.right_transpose is None
     channels, depth = shape_of(weight.result)[:: -1 if transposed else 1]
-    bias = None if op.bias is None else op.bias.owner
-    folded = bias.key.data if isinstance(bias, top.WeightOp) else None
+    bias = folded_bias(op)
+    folded = None if bias is None else bias.key.data
 
     def part(form: str) -> SSAValue:
         return convert.weight(weight, form, F32, (1, 1), scheme=INT8)
@@ -65,6 +65,13 @@ def lower_matmul_to_int8(op: top.MatMulOp, convert: Conversion) -> Sequence[SSAV
         if element != convert.compute:
             results = convert.append(tpu.CastOp(results[0], element), op)
     return results
+
+
+def folded_bias(op: top.MatMulOp) -> top.WeightOp | None:
+    """The bias that `requant` takes in: one that is a weight. Any other is added to the dequantized
+    product, so that the layer's range of outputs is one of the product without it."""
+    bias = None if op.bias is None else op.bias.owner
+    return bias if isinstance(bias, top.WeightOp) else None
 
 
 def _check(op: top.MatMulOp, weight: top.WeightOp, convert: Conversion) -> None:

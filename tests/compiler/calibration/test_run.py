@@ -17,15 +17,18 @@ from tests.compiler.calibration.models import (
     layers_model,
     statistics_of,
 )
+from xdsl.dialects.builtin import ModuleOp
 
 from tilewright.compiler.calibration import (
     METHODS,
     Calibration,
     calibrate,
     load_data,
+    run,
     token_data,
 )
 from tilewright.compiler.calibration.methods import MethodName
+from tilewright.compiler.calibration.samples import input_names
 from tilewright.compiler.cli.run_verb import npz_bytes
 from tilewright.compiler.importers.mlir import load_mlir, save_mlir
 from tilewright.compiler.language_model import ImportedModel
@@ -128,10 +131,33 @@ def test_every_layer_of_a_language_model_is_reached(tmp_path: Path) -> None:
     calibration = calibrate(model, token_data(model, PROMPTS), "kl")
     assert (calibration.samples, calibration.tokens) == (4, 16)
     assert len(calibration.ranges) == 2 * 4 + 1
-    counts = {key: layer.count for key, layer in calibration.ranges.items()}
-    head = counts.popitem()
-    assert head == ("transformer.output_layer.weight", 4), "a prompt's last row makes the logits"
-    assert set(counts.values()) == {16}
+    assert "transformer.output_layer.weight" in calibration.ranges
+    assert {layer.count for layer in calibration.ranges.values()} == {16}, "the head's, too"
+
+
+@pytest.mark.parametrize("config", [TINY_CHATGLM, TINY_LLAMA], ids=["chatglm", "llama"])
+def test_that_the_head_sees_every_row_changes_no_other_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, object]
+) -> None:
+    """To the bit: ranges and second moments are those of the prefill."""
+    model = language_model(tmp_path, 12, config)
+    data = token_data(model, PROMPTS)
+    every = calibrate(model, data, "mse", hessian=True)
+
+    def prefill(model: ImportedModel, function: str) -> tuple[ModuleOp, str, list[str]]:
+        return model.module, function, input_names(model, function)
+
+    monkeypatch.setattr(run, "_observed_function", prefill)
+    last = calibrate(model, data, "mse", hessian=True)
+    (head,) = (key for key, layer in last.ranges.items() if layer.count == len(PROMPTS))
+    assert last.ranges.keys() == every.ranges.keys()
+    for key in last.ranges.keys() - {head}:
+        assert last.ranges[key] == every.ranges[key]
+        np.testing.assert_array_equal(hessian_of(last, key), hessian_of(every, key))
+    assert every.ranges[head].count == 16
+    assert every.ranges[head].output_absmax > last.ranges[head].output_absmax
+    assert np.linalg.matrix_rank(hessian_of(last, head), tol=1e-3) == len(PROMPTS)
+    assert np.linalg.matrix_rank(hessian_of(every, head), tol=1e-3) > 2 * len(PROMPTS)
 
 
 def test_inputs_of_prefill_say_how_many_rows_are_tokens(tmp_path: Path) -> None:
@@ -190,3 +216,33 @@ def test_second_moments_that_do_not_fit(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=weights["w"])
     with pytest.raises(FitError, match="do not fit the memory"):
         calibrated(model, tmp_path / "x.npz", hessian=True)
+
+
+BIASED = """
+func.func @main(%x: tensor<4x8xf32>, %given: tensor<8xf32>) -> tensor<4x8xf32> {
+  %a = top.Weight "a" : tensor<8x8xf32>
+  %b = top.Weight "b" : tensor<8x8xf32>
+  %known = top.Weight "b.bias" : tensor<8xf32>
+  %y = top.MatMul %x, %a bias %given {right_transpose} :
+    tensor<4x8xf32>, tensor<8x8xf32>, tensor<8xf32> -> tensor<4x8xf32>
+  %z = top.MatMul %y, %b bias %known {right_transpose} :
+    tensor<4x8xf32>, tensor<8x8xf32>, tensor<8xf32> -> tensor<4x8xf32>
+  func.return %z : tensor<4x8xf32>
+}
+"""
+
+
+def test_the_range_of_outputs_is_of_what_becomes_int8(tmp_path: Path) -> None:
+    """A bias that is a weight is in it; any other is added to the dequantized product."""
+    rng = np.random.default_rng(8)
+    weights = {key: rng.standard_normal((8, 8)).astype(np.float32) for key in "ab"}
+    weights["b.bias"] = np.full(8, 500, np.float32)
+    save_mlir(tmp_path / "m.mlir", parse_module(BIASED, "m.mlir"), weights)
+    model = load_mlir(tmp_path / "m.mlir")
+    given = np.full((len(X), 8), 100, np.float32)
+    np.savez(tmp_path / "x.npz", x=X, given=given)
+    ranges = calibrated(model, tmp_path / "x.npz").ranges
+    product = X.reshape(-1, 8).astype(np.float64) @ weights["a"].T
+    last = (product + 100) @ weights["b"].T + 500
+    assert ranges["a"].output_absmax == pytest.approx(np.abs(product).max(), rel=1e-4)
+    assert ranges["b"].output_absmax == pytest.approx(np.abs(last).max(), rel=1e-4)

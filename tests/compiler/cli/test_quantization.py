@@ -92,6 +92,11 @@ def test_a_table_of_another_model_is_refused(tw: Tw, models: Models, tmp_path: P
         ),
         (("--quant", "f8e5m2"), 4, ("bm1684x cannot dequantize", "bm1690")),
         (("--quant", "int8"), 2, ("8 layers are to be int8", "tw calibrate", "(2)")),
+        (("--quant-target", "5bpp"), 2, ("is no target", "4.5bpw")),
+        (("--quant-target", "5bpw", "--quant-table", "t.quant"), 2, ("leaves nothing to decide",)),
+        (("--requantize",), 2, ("--requantize is for checkpoints that are quantized already",)),
+        (("--tune", "gtpq"), 2, ("unknown pass 'gtpq'", "smooth-quant, awq-scale, gptq")),
+        (("--tune", "fuse-silu"), 2, ("fuse-silu does not tune weights", "--top-passes")),
         (("--tune", "gptq"), 2, ("--tune needs a --calibration", "tw calibrate")),
         (("--quant-rule", "word_embeddings=w4a16"), 2, ("the embedding cannot be w4a16",)),
     ],
@@ -140,6 +145,26 @@ def test_a_size_is_reached_with_the_weights_at_hand(tw: Tw, models: Models, tmp_
     printed = tw("quant-table", *common, "5bpw")
     assert printed.code == 0
     assert "layers.*.mlp.dense_4h_to_h.weight" in printed.out
+
+
+def test_a_target_is_compiled_in_one_command(tw: Tw, models: Models, tmp_path: Path) -> None:
+    """The same as by a table, byte for byte; said on stderr, and recorded."""
+    table, by_table, at_once = (tmp_path / name for name in ("t.quant", "a.twm", "b.twm"))
+    target = ("--quant-target", "80kB", "--quant-candidates", "w8a16,w4a16-g32,f16")
+    common = (models.checkpoint, "--seq", SEQ)
+    planned = tw("quant-table", *common, *target, "-o", table, "--json").json
+    compiled = tw("compile", *common, "--quant-table", table, "-q", "-o", by_table, "--json").json
+    result = tw("compile", *common, *target, "-o", at_once, "--json")
+    assert "chosen for 80kB: " in result.err
+    assert "layers.*.mlp.dense_4h_to_h.weight (2): " in result.err
+    made = result.json
+    assert made["weight_bytes"] == compiled["weight_bytes"]
+    record = tw("inspect", at_once, "--json").json["options"]["quant_target"]
+    assert record == made["quant_target"] | {"candidates": ["w8a16", "w4a16-g32", "f16"]}
+    assert record["groups"] == planned["groups"]
+    assert record["reached"] == planned["reached"] <= 80_000
+    assert tw.text("inspect", at_once, "--module") == tw.text("inspect", by_table, "--module")
+    assert len({each["scheme"] for each in record["groups"]}) > 1, "the test has a mixture"
 
 
 def test_a_speed_is_reached_from_the_configuration_alone(tw: Tw, models: Models) -> None:

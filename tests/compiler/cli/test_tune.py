@@ -89,7 +89,11 @@ def test_int8_takes_the_ranges_of_smoothed_inputs(tw: Tw, models: Models, tmp_pa
     report = result.json["tuning"]
     smoothed = [each["key"] for each in report["layers"] if each["changed"]]
     assert smoothed
-    stored, before = open_artifact(artifact), load_calibration(calibration).ranges
+    stored, held = open_artifact(artifact), load_calibration(calibration)
+    before = held.ranges
+    record = stored.manifest.options["calibration"]
+    assert record["digest"] == held.digest, "that of the file, though ranges have changed"
+    assert record["layers"][smoothed[0]][0] == before[smoothed[0]].input_absmax
     for key in smoothed:
         range_ = report["ranges"][key]["input_absmax"]
         assert abs(range_ / before[key].input_absmax - 1) > 1e-3

@@ -12,13 +12,18 @@ from tests.compiler.importers.packed.packers import Recipe, write_packed
 from tests.compiler.importers.packed.test_bits import llama
 from tests.compiler.models.harness import transformers_logits
 
+from tilewright.backends.reference import numerics
 from tilewright.compiler.artifact import Artifact, open_artifact
 from tilewright.compiler.compile import compile_to_artifact
 from tilewright.compiler.importers.huggingface import load_model
+from tilewright.compiler.importers.packed.checkpoint import dequantize
 from tilewright.compiler.importers.packed.schemes import default_quant
 from tilewright.compiler.pipeline import CompileOptions
+from tilewright.compiler.quantization.choose import choose_schemes
 from tilewright.compiler.runtime import LanguageModelSession, Session
+from tilewright.dialects.element_types import F16
 from tilewright.dialects.errors import OptionError
+from tilewright.dialects.quantization import parse_scheme
 
 PROMPT, FOLLOWING = [3, 1, 4, 1, 5], [9, 2]
 TOLERANCE = {"f16": 0.02, "bf16": 0.16}
@@ -123,6 +128,43 @@ def test_another_scheme_than_that_of_the_checkpoint(quant: str, tmp_path: Path) 
     assert caught.value.what.endswith(f"_proj.weight' cannot be compiled as {quant}")
     assert "as w4a16-g32" in (caught.value.why or "")
     assert "leave it out of --quant" in (caught.value.hint or "")
+    assert "--requantize" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("recipe", [Recipe(desc_act=True), Recipe("awq")], ids=["gptq", "awq"])
+def test_its_values_are_quantized_anew(recipe: Recipe, tmp_path: Path) -> None:
+    """The codes are those of the exact values, and w8a16 loses next to nothing of them."""
+    original = llama()
+    write_packed(tmp_path, original, recipe)
+    output = tmp_path / "anew.twm"
+    compile_to_artifact(tmp_path, output, CompileOptions("w8a16", requantize=True), seq=8)
+    artifact = open_artifact(output)
+    key = "model.layers.1.mlp.down_proj.weight"
+    with load_model(tmp_path, seq=8).open_weights() as source:
+        held = source.quantized(key)
+        assert held is not None
+        values = dequantize(held)
+    codes, scale, _ = numerics.quantize(values, parse_scheme("w8a16"), F16)
+    names = {name.removeprefix(f"{key}.") for name in artifact.weights() if name.startswith(key)}
+    assert names == {"w8a16.codes", "w8a16.scale"} or names == {"codes", "scale"}
+    prefix = f"{key}.w8a16." if "w8a16.codes" in names else f"{key}."
+    np.testing.assert_array_equal(artifact.weight(f"{prefix}codes"), codes)
+    np.testing.assert_array_equal(artifact.weight(f"{prefix}scale"), scale)
+    expected = transformers_logits(original, PROMPT, FOLLOWING)
+    np.testing.assert_allclose(logits(artifact), expected, atol=0.1, rtol=0)
+    assert artifact.manifest.options["requantize"] is True
+
+
+def test_a_target_has_nothing_to_decide(tmp_path: Path) -> None:
+    write_packed(tmp_path, llama(), Recipe())
+    model = load_model(tmp_path, seq=8)
+    with pytest.raises(OptionError) as caught:
+        choose_schemes(model, CompileOptions("f16", quant_target="8bpw"))
+    assert "holds all 14 layers quantized already, as w4a16-g32" in (caught.value.why or "")
+    assert "--requantize" in (caught.value.hint or "")
+    anew = choose_schemes(model, CompileOptions("w8a16", quant_target="8bpw", requantize=True))
+    assert anew.allocation.reached <= 8
+    assert "w4a16-g32" in anew.assigned.values(), "what is on that grid already loses least"
 
 
 def test_the_scheme_that_the_checkpoint_has(tmp_path: Path) -> None:
