@@ -27,7 +27,7 @@ from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects import graph, tpu
 from tilewright.dialects.errors import InternalError, OptionError
 from tilewright.dialects.graph import shape_of, storage_of
-from tilewright.dialects.scopes import functions_of, op_name
+from tilewright.dialects.scopes import functions_of, name_of
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +56,8 @@ class OpCounter:
         """The next op's key; none for one that only quantized modules have."""
         if isinstance(op, _WITHOUT_COUNTERPART):
             return None
-        name, kind = scope + op_name(op), kind_of_op(op)
+        kind = kind_of_op(op)
+        name = scope + (name_of(op.location) or kind)
         number = self._seen[name, kind]
         self._seen[name, kind] += 1
         return OpKey(self._function, name, kind, number)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.compiler.cli.harness import SEQ, Models, Tw, assert_refused
+from tests.compiler.cli.harness import ROOT, SEQ, Models, Tw, assert_refused
 
 from tilewright.compiler.calibration import token_data
 from tilewright.compiler.importers.registry import open_source
@@ -32,6 +32,17 @@ def tokens(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("artifacts")
+
+
+def documented_fields(verb: str) -> set[str]:
+    """The fields that docs/json.md gives for a verb with an option."""
+    text = (ROOT / "docs" / "json.md").read_text()
+    paragraph = next(p for p in text.split("\n\n") if p.startswith(f"`tw {verb}`"))
+    return set(re.findall(r"`([a-z][a-z0-9_]*)`", paragraph))
+
+
+def fields(rows: list[dict[str, object]]) -> set[str]:
+    return {name for row in rows for name in row}
 
 
 def compiled(tw: Tw, models: Models, path: Path, *options: object) -> Path:
@@ -62,6 +73,9 @@ def test_errors_against_the_float_model(
     """The output's figures are those of logits that are computed here."""
     start = ("compare", w8a16, "--source", models.checkpoint, "--data", tokens)
     document = tw(*start, "--json").json
+    assert fields(document["errors"]) <= documented_fields("compare --source")
+    assert fields(document["outputs"]) <= documented_fields("compare --source")
+    assert set(document) <= documented_fields("compare --source")
     assert document["ok"]
     assert len(document["ops"]) == len(document["errors"]), "of the first run alone"
     errors = document["errors"]
@@ -143,6 +157,7 @@ def test_a_planted_regression_is_found(
         assert "[TW008]" in result.err
         document = json.loads(result.out)
         assert not document["ok"]
+        assert set(document) | fields(document["changes"]) == documented_fields("compare --against")
         changes = [c for c in document["changes"] if c["figure"] == "snr"]
         changed = [c for c in changes if c["old_scheme"] != c["new_scheme"]]
         assert [c["name"] for c in changed] == [LAYER]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.compiler.cli.harness import SEQ, Models, Tw, assert_refused
+from tests.compiler.cli.harness import ROOT, SEQ, Models, Tw, assert_refused
 
-from tilewright.compiler.importers.registry import open_source
 from tilewright.compiler.weights.container import open_checkpoint
 from tilewright.compiler.weights.saving import save_arrays
 
@@ -29,6 +27,11 @@ def tokens(tmp_path: Path) -> Path:
 def test_the_report(tw: Tw, models: Models, tokens: Path) -> None:
     arguments = ("sensitivity", models.checkpoint, "--data", tokens, "--seq", SEQ, "-q")
     document = tw(*arguments, "--schemes", "w8a16,w4a16,int8", "--json").json
+    text = (ROOT / "docs" / "json.md").read_text()
+    paragraph = next(p for p in text.split("\n\n") if p.startswith("`tw sensitivity`"))
+    said = set(re.findall(r"`([a-z][a-z0-9_]*)`", paragraph))
+    inner = {"input", "kl_nats", "why"}
+    assert set(document) | set(document["layers"][0]) | inner == said
     assert (document["samples"], document["tokens"]) == (3, 25)
     rows = document["layers"]
     # 9 layers; groups of 64 do not divide 96 inputs of 2 of them, and the head is not int8.
@@ -162,5 +165,10 @@ def test_a_model_of_top_ir(tw: Tw, tmp_path: Path) -> None:
     assert (row["channels"], row["depth"], row["rows"]) == (16, 32, 10)
     assert row["end_to_end"]["snr_db"] == pytest.approx(row["snr_db"], abs=0.01)
     assert row["end_to_end"]["kl_nats"] is None
-    assert math.isfinite(row["snr_db"])
-    assert open_source(tmp_path / "m.mlir", 1).name == "m"
+    artifact = tmp_path / "m.twm"
+    tw("compile", tmp_path / "m.mlir", "--quant", "w8a16", "-o", artifact, "-q")
+    start = ("compare", artifact, "--source", tmp_path / "m.mlir", "--data", tmp_path / "x.npz")
+    (error,) = tw(*start, "--json").json["errors"]
+    # Inputs and dequantized weights are f16 on the machine.
+    assert error["snr_db"] == pytest.approx(row["snr_db"], abs=0.5)
+    assert error["share"] == 1
