@@ -205,7 +205,11 @@ def quantize_weight(
 def _quantize_parts(
     quantizer: RowQuantizer, weight: Array, parts: tuple[Array, Array, Array], threads: int
 ) -> None:
-    """Quantizes `weight` into its codes, scales and zero points."""
+    """Quantizes `weight` into its codes, scales and zero points.
+
+    The caller's thread takes parts like the others, in order, and waits for none that has not
+    begun. Of several errors, that of the first part is raised.
+    """
     count = len(weight)
     if threads <= 1:
         quantizer.quantize(weight, *parts)
@@ -216,9 +220,27 @@ def _quantize_parts(
         codes, scales, zeros = (array[start : start + step] for array in parts)
         quantizer.quantize(weight[start : start + step], codes, scales, zeros, start)
 
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(part, range(0, count, step)):
-            pass
+    starts = iter(range(0, count, step))
+
+    def work() -> tuple[int, Exception] | None:
+        for start in starts:
+            try:
+                part(start)
+            except (ModelReadError, ScaleOutOfRangeError) as error:
+                return start, error
+        return None
+
+    others = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    ends = [work(), *(other.result() for other in others if not other.cancel())]
+    failed = [end for end in ends if end is not None]
+    if failed:
+        raise min(failed, key=lambda end: end[0])[1]
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that help the caller's: they stay, as starting one can take longer than a weight."""
+    return ThreadPoolExecutor(threads)
 
 
 def store_scales(scales: Array, element: ElementType) -> Array:
