@@ -249,8 +249,3 @@ def possible_schemes(
             else:
                 possible[key].append(scheme)
     return possible, refused
-
-
-def gaussian_tail_db(row: LayerFigures) -> float:
-    """How much wider the ranges of a weight are than a Gaussian's would be, in dB."""
-    return row.gaussian_weight_snr_db - row.predicted_weight_snr_db

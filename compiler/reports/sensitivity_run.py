@@ -26,6 +26,7 @@ from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.element_types import F16, ElementType
 from tilewright.dialects.errors import OptionError, UnsupportedError
 from tilewright.dialects.quantization import Scheme, parse_scheme
+from tilewright.dialects.scopes import functions_of
 
 OnStep = Callable[[str], None]
 """Hears what is being done, a line each."""
@@ -181,7 +182,5 @@ def _row(
 
 
 def _first_function(model: ImportedModel) -> str:
-    from tilewright.dialects.scopes import functions_of
-
     public = [n for n, f in functions_of(model.module).items() if f.sym_visibility is None]
     return public[0]
