@@ -6,6 +6,9 @@ same. Groups are multiples of 16 inputs, or the whole row.
 
 There are but 16 weights to a group of 4-bit codes. They are computed once, and codes pick them from
 a register, where the host can do that.
+
+Rows are read four at a time, and a row is often a page of memory: the next four are asked for
+meanwhile, as hosts look ahead within a page only.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from tilewright.backends.simulator.conversions import look_ahead
 from tilewright.backends.simulator.dot_products import (
     DIRECT_ROWS,
     VECTOR,
@@ -39,17 +43,31 @@ _HALVES = ir.VectorType(ir.HalfType(), VECTOR)
 
 _STEP_BYTES = {"i8": VECTOR, "nibbles": VECTOR // 2, "f8e4m3": VECTOR, "f8e5m2": VECTOR}
 _FLOATS_STEP = 4 * VECTOR
-_SCALE_BYTES = 2
+_FLOAT_BYTES = 4
+_RUN = 4
+"""Steps that are done one after the other without a branch, and looked ahead for once."""
+
 _E4M3_BIAS = 256.0
 """The exponents of E4M3 are 8 less than those of an f16 with the same bits."""
 
 _MAGIC, _MAGIC_BITS, _SIGNED = 2.0**23, 0x4B000000, 128
 """From 2^23 on, the last bit of an f32 is 1."""
 
+_EXPONENT_BITS, _LIFT = 0x7F800000, 1.5 * 2**13
+
 
 def picks_from_registers(context: Any) -> bool:
     """Whether code is made for hosts that pick 16 floats from a register (AVX-512F)."""
-    return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+    return "+avx512f" in _features(context)
+
+
+def picks_bytes(context: Any) -> bool:
+    """Whether they also pick 64 bytes from a register (AVX-512 VBMI)."""
+    return "+avx512vbmi" in _features(context)
+
+
+def _features(context: Any) -> list[str]:
+    return context.codegen().magic_tuple()[2].split(",")
 
 
 def _splat(builder: Any, value: Any, kind: Any) -> Any:
@@ -61,19 +79,10 @@ def _constant(kind: Any, value: Any) -> Any:
     return ir.Constant(kind, [value] * VECTOR)
 
 
-def _scalar(builder: Any, address: Any, kind: Any) -> Any:
-    value = builder.load(builder.inttoptr(address, kind.as_pointer()), typ=kind)
-    value.align = 1
-    return value
-
-
-def _scale_of(builder: Any, address: Any, element: Element) -> Any:
-    """The f16 or bf16 at `address`, widened, in all lanes."""
-    bits = _splat(builder, _scalar(builder, address, _I16), _I16S)
-    if element == "f16":
-        return builder.fpext(builder.bitcast(bits, _HALVES), _F32S)
-    wide = builder.shl(builder.zext(bits, _I32S), _constant(_I32S, 16))
-    return builder.bitcast(wide, _F32S)
+def _f32_at(builder: Any, address: Any) -> Any:
+    """The f32 at `address`, in all lanes."""
+    value = builder.load(builder.inttoptr(address, _F32.as_pointer()), typ=_F32)
+    return _splat(builder, value, _F32S)
 
 
 def _rounded(builder: Any, value: Any, element: Element) -> Any:
@@ -94,6 +103,41 @@ def _wide_nibbles(builder: Any, held: Any) -> Any:
     wide = builder.zext(held, pairs)
     high = builder.shl(wide, ir.Constant(pairs, [28] * (VECTOR // 2)))
     return builder.bitcast(builder.or_(wide, high), _I32S)
+
+
+def _rounded_product(builder: Any, value: Any) -> Any:
+    """As `_rounded` to f16, of the product of an integer and an f16 that is less than 65504.
+
+    In the sum with 1.5 * 2^13 times its power of two, the last bit is that of an f16; a subnormal
+    result is exact without. -0 becomes 0, which no sum shows: sums begin with 0, and a product of
+    two f16 is not so small that it vanishes. It takes less time than two conversions.
+    """
+    exponent = builder.and_(builder.bitcast(value, _I32S), _constant(_I32S, _EXPONENT_BITS))
+    power = builder.bitcast(exponent, _F32S)
+    lifted = fma(builder, power, _constant(_F32S, _LIFT), value)
+    return fma(builder, power, _constant(_F32S, -_LIFT), lifted)
+
+
+def _pick_bytes(builder: Any, held: Any, places: list[int]) -> Any:
+    kind = ir.FunctionType(held.type, [held.type, held.type])
+    name = "llvm.x86.avx512.permvar.qi.512"
+    pick = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.bitcast(builder.call(pick, [held, ir.Constant(held.type, places)]), _I32S)
+
+
+def _wide_run(builder: Any, held: Any) -> list[Any]:
+    """As `_wide_nibbles`, of 32 bytes: four vectors."""
+    count = _RUN * VECTOR // 2
+    both = ir.Constant(ir.VectorType(_I32, 2 * count), 2 * list(range(count)))
+    words = ir.VectorType(_I64, 2 * count // 8)
+    twice = builder.bitcast(builder.shuffle_vector(held, held, both), words)
+    halves = ir.Constant(words, [0] * (words.count // 2) + [4] * (words.count // 2))
+    low_and_high = builder.bitcast(builder.lshr(twice, halves), ir.VectorType(_I8, 2 * count))
+    wide: list[Any] = []
+    for step in range(_RUN):
+        lanes = [step * VECTOR // 2 + lane // 2 + lane % 2 * count for lane in range(VECTOR)]
+        wide.append(_pick_bytes(builder, low_and_high, [p for p in lanes for _ in range(4)]))
+    return wide
 
 
 def _numbers(builder: Any, held: Any, codes: Codes) -> Any:
@@ -118,55 +162,60 @@ class _Group:
         codes: Codes,
         element: Element,
         places: tuple[Any, Any],
-        signed: Any,
-        in_registers: bool,
+        nibbles: Any,
+        small: bool,
     ) -> None:
         scale, zero = places
+        self._small = small
         self._codes: Codes = codes
         self._element: Element = element
-        self._signed = signed
-        self._scale = _scale_of(builder, scale, element)
+        self._scale = _f32_at(builder, scale)
         if codes == "f8e4m3" and element == "f16":
             # That is exact, and no f16 is so large that it overflows.
             self._scale = builder.fmul(self._scale, _constant(_F32S, _E4M3_BIAS))
-        points = _splat(builder, _scalar(builder, zero, _I8), ir.VectorType(_I8, VECTOR))
-        self._zero = builder.sext(points, _I32S)
+        self._zero = _f32_at(builder, zero)
         if codes == "i8":
-            least = builder.sitofp(self._zero, _F32S)
-            self._zero = builder.fadd(least, _constant(_F32S, _MAGIC + _SIGNED))
+            self._zero = builder.fadd(self._zero, _constant(_F32S, _MAGIC + _SIGNED))
         self._weights: Any = None
-        if codes == "nibbles" and in_registers:
-            self._weights = self._of_nibbles(builder, ir.Constant(_I32S, list(range(VECTOR))))
+        if nibbles is not None:
+            self._weights = self._of_integers(builder, nibbles)
 
     def _of_integers(self, builder: Any, integers: Any) -> Any:
-        steps = builder.sitofp(builder.sub(integers, self._zero), _F32S)
-        return _rounded(builder, builder.fmul(steps, self._scale), self._element)
+        product = builder.fmul(builder.fsub(integers, self._zero), self._scale)
+        if self._small:
+            return _rounded_product(builder, product)
+        return _rounded(builder, product, self._element)
 
-    def _of_nibbles(self, builder: Any, nibbles: Any) -> Any:
-        """Of 0 to 15: as they are, or in two's complement."""
-        flipped = builder.xor(nibbles, self._signed)
-        return self._of_integers(builder, builder.sub(flipped, self._signed))
-
-    def weights(self, builder: Any, held: Any) -> Any:
+    def weights(self, builder: Any, held: Any, signed: Any) -> Any:
         """The weights of 16 codes."""
         if self._codes == "i8":
             # The bits of 2^23 + 128 + code: no conversion.
             magic = _constant(_I32S, _MAGIC_BITS + _SIGNED)
             lifted = builder.bitcast(builder.xor(builder.zext(held, _I32S), magic), _F32S)
-            steps = builder.fsub(lifted, self._zero)
-            return _rounded(builder, builder.fmul(steps, self._scale), self._element)
+            return self._of_integers(builder, lifted)
         if self._codes != "nibbles":
             numbers = _numbers(builder, held, self._codes)
             if self._codes == "f8e4m3" and self._element == "bf16":
                 numbers = builder.fmul(numbers, _constant(_F32S, _E4M3_BIAS))
             return _rounded(builder, builder.fmul(numbers, self._scale), self._element)
         wide = _wide_nibbles(builder, held)
-        if self._weights is None:
-            return self._of_nibbles(builder, builder.and_(wide, _constant(_I32S, 15)))
+        if self._weights is not None:
+            return self.picked(builder, wide)
+        nibbles = builder.and_(wide, _constant(_I32S, 15))
+        return self._of_integers(builder, _of_nibbles(builder, nibbles, signed))
+
+    def picked(self, builder: Any, wide: Any) -> Any:
+        """Of the 16 weights of nibbles, those that the last four bits of numbers say."""
         name = "llvm.x86.avx512.permvar.sf.512"
         kind = ir.FunctionType(_F32S, [_F32S, _I32S])
         pick = cgutils.get_or_insert_function(builder.module, kind, name)
         return builder.call(pick, [self._weights, wide])
+
+
+def _of_nibbles(builder: Any, nibbles: Any, signed: Any) -> Any:
+    """0 to 15 as f32: as they are, or in two's complement."""
+    flipped = builder.xor(nibbles, signed)
+    return builder.sitofp(builder.sub(flipped, signed), _F32S)
 
 
 def _held_type(codes: Codes) -> Any:
@@ -202,12 +251,13 @@ def _loop(builder: Any, count: Any, carried: list[Any], body: Any) -> list[Any]:
     return results
 
 
-def make_codes_block(codes: Codes, element: Element) -> Any:
+def make_codes_block(codes: Codes, element: Element, *, small: bool = False) -> Any:
     """A compiled function of four rows of codes: their dot products with a row of f32, to `out`.
 
-    Its arguments are addresses of the rows of codes, scales and zero points; bytes from a zero
-    point to the next; 8 for nibbles in two's complement, else 0; the address of the f32 row;
-    groups, steps of 16 codes in each; codes behind the last step (of one group); and `out`.
+    Its arguments are addresses of the rows of codes; of four rows of scales and of zero points,
+    f32, one a group; bytes to the rows of codes that come next; 8 for nibbles in two's complement,
+    else 0; the address of the f32 row; groups, steps of 16 codes in each; codes behind the last
+    step (of one group); and `out`. `small`: scales are less than 2^8.
     """
     rows = DIRECT_ROWS
 
@@ -218,15 +268,9 @@ def make_codes_block(codes: Codes, element: Element) -> Any:
         c1: Any,
         c2: Any,
         c3: Any,
-        s0: Any,
-        s1: Any,
-        s2: Any,
-        s3: Any,
-        z0: Any,
-        z1: Any,
-        z2: Any,
-        z3: Any,
-        zero_step: Any,
+        scales: Any,
+        zeros: Any,
+        ahead: Any,
         signed: Any,
         right: Any,
         groups: Any,
@@ -235,36 +279,71 @@ def make_codes_block(codes: Codes, element: Element) -> Any:
         out: Any,
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            held, scales, zeros = (arguments[i * rows : (i + 1) * rows] for i in range(3))
-            zero_step, signed, right, groups, steps, rest, out = arguments[3 * rows :]
-            in_registers = picks_from_registers(context)
+            held = arguments[:rows]
+            scales, zeros, ahead, signed, right, groups, steps, rest, out = arguments[rows:]
             flip = _splat(builder, builder.trunc(signed, _I32), _I32S)
             kind, size = _held_type(codes), _STEP_BYTES[codes]
+            nibbles: Any = None
+            if codes == "nibbles" and picks_from_registers(context):
+                every = ir.Constant(_I32S, list(range(VECTOR)))
+                nibbles = _of_nibbles(builder, every, flip)
+            runs_of_nibbles = nibbles is not None and picks_bytes(context)
 
             def known(group: Any) -> list[_Group]:
-                at = builder.mul(group, _I64(_SCALE_BYTES))
-                zero_at = builder.mul(group, zero_step)
-                pairs = zip(scales, zeros, strict=True)
-                places = [(builder.add(s, at), builder.add(z, zero_at)) for s, z in pairs]
-                return [
-                    _Group(builder, codes, element, place, flip, in_registers) for place in places
-                ]
+                places: list[tuple[Any, Any]] = []
+                for row in range(rows):
+                    of_row = builder.mul(groups, _I64(row))
+                    at = builder.mul(builder.add(of_row, group), _I64(_FLOAT_BYTES))
+                    places.append((builder.add(scales, at), builder.add(zeros, at)))
+                return [_Group(builder, codes, element, at, nibbles, small) for at in places]
+
+            def column_at(place: Any) -> Any:
+                at = builder.add(right, builder.mul(place, _I64(_FLOATS_STEP)))
+                return load_vector(builder, at, _F32S, 4)
+
+            def one_step(place: Any, of_rows: list[_Group], sums: list[Any]) -> list[Any]:
+                column = column_at(place)
+                offset = builder.mul(place, _I64(size))
+                new: list[Any] = []
+                for row, of_row, total in zip(held, of_rows, sums, strict=True):
+                    bytes_ = load_vector(builder, builder.add(row, offset), kind, 1)
+                    weights = of_row.weights(builder, bytes_, flip)
+                    new.append(fma(builder, weights, column, total))
+                return new
+
+            def run_of_nibbles(place: Any, of_rows: list[_Group], sums: list[Any]) -> list[Any]:
+                columns = [column_at(builder.add(place, _I64(i))) for i in range(_RUN)]
+                offset = builder.mul(place, _I64(size))
+                whole = ir.VectorType(_I8, _RUN * size)
+                new: list[Any] = []
+                for row, of_row, total in zip(held, of_rows, sums, strict=True):
+                    bytes_ = load_vector(builder, builder.add(row, offset), whole, 1)
+                    for wide, column in zip(_wide_run(builder, bytes_), columns, strict=True):
+                        total = fma(builder, of_row.picked(builder, wide), column, total)
+                    new.append(total)
+                return new
 
             def group_body(group: Any, sums: list[Any]) -> list[Any]:
                 of_rows, first = known(group), builder.mul(group, steps)
+                runs = builder.lshr(steps, _I64(2))
+
+                def run_body(run: Any, sums: list[Any]) -> list[Any]:
+                    place = builder.add(first, builder.mul(run, _I64(_RUN)))
+                    next_ones = builder.add(builder.mul(place, _I64(size)), ahead)
+                    for row in held:
+                        look_ahead(builder, builder.add(row, next_ones))
+                    if runs_of_nibbles:
+                        return run_of_nibbles(place, of_rows, sums)
+                    for i in range(_RUN):
+                        sums = one_step(builder.add(place, _I64(i)), of_rows, sums)
+                    return sums
 
                 def step_body(step: Any, sums: list[Any]) -> list[Any]:
-                    place = builder.add(first, step)
-                    at = builder.add(right, builder.mul(place, _I64(_FLOATS_STEP)))
-                    column = load_vector(builder, at, _F32S, 4)
-                    offset = builder.mul(place, _I64(size))
-                    new: list[Any] = []
-                    for row, of_row, total in zip(held, of_rows, sums, strict=True):
-                        bytes_ = load_vector(builder, builder.add(row, offset), kind, 1)
-                        new.append(fma(builder, of_row.weights(builder, bytes_), column, total))
-                    return new
+                    done = builder.mul(runs, _I64(_RUN))
+                    return one_step(builder.add(first, builder.add(done, step)), of_rows, sums)
 
-                return _loop(builder, steps, sums, step_body)
+                sums = _loop(builder, runs, sums, run_body)
+                return _loop(builder, builder.and_(steps, _I64(_RUN - 1)), sums, step_body)
 
             def tail(_: Any, sums: list[Any]) -> list[Any]:
                 place = builder.mul(groups, steps)
@@ -279,7 +358,7 @@ def make_codes_block(codes: Codes, element: Element) -> Any:
                 new: list[Any] = []
                 for row, of_row, total in zip(held, known(_I64(0)), sums, strict=True):
                     bytes_ = load_masked(builder, builder.add(row, offset), kind, 1, bytes_mask)
-                    weights = of_row.weights(builder, bytes_)
+                    weights = of_row.weights(builder, bytes_, flip)
                     weights = builder.select(mask, weights, ir.Constant(_F32S, None))
                     new.append(fma(builder, weights, column, total))
                 return new
@@ -290,12 +369,13 @@ def make_codes_block(codes: Codes, element: Element) -> Any:
             store_sums(builder, [[value] for value in sums], out)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * (3 * rows + 7)), generate
+        return types.void(*[types.int64] * (rows + 9)), generate
 
     return block
 
 
 codes_block_i8_f16 = make_codes_block("i8", "f16")
+codes_block_i8_small_f16 = make_codes_block("i8", "f16", small=True)
 codes_block_i8_bf16 = make_codes_block("i8", "bf16")
 codes_block_nibbles_f16 = make_codes_block("nibbles", "f16")
 codes_block_nibbles_bf16 = make_codes_block("nibbles", "bf16")

@@ -45,6 +45,15 @@ def pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
+def look_ahead(builder: Any, address: Any) -> None:
+    """Ask for the line of memory at an address, which need not exist."""
+    place = builder.inttoptr(address, cgutils.voidptr_t)
+    word = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(prefetch, [place, word(0), word(3), word(1)])
+
+
 @intrinsic
 def f32_of_f16_bits(typing_context: Any, bits: Any) -> Any:
     """The f32 value of an f16 in a uint16. Numba has no f16 on CPUs; LLVM does."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, njit
 
 from tilewright.backends.encoding.records import CodeCode
 from tilewright.backends.simulator.code_products import (
@@ -18,18 +18,19 @@ from tilewright.backends.simulator.code_products import (
     codes_block_f8e5m2_f16,
     codes_block_i8_bf16,
     codes_block_i8_f16,
+    codes_block_i8_small_f16,
     codes_block_nibbles_bf16,
     codes_block_nibbles_f16,
 )
-from tilewright.backends.simulator.conversions import F16, F32, JIT, row_address
+from tilewright.backends.simulator.conversions import F16, F32, JIT, load_row, pointer, row_address
 from tilewright.backends.simulator.dot_products import DIRECT_ROWS, VECTOR
 from tilewright.backends.simulator.matrix_unit import put_sum
 
 I8, I4, U4 = int(CodeCode.I8), int(CodeCode.I4), int(CodeCode.U4)
 F8E4M3 = int(CodeCode.F8E4M3)
 
-NO_ZERO_POINTS = np.zeros(64, np.int8)
-"""What a row without zero points reads, at no distance from group to group."""
+TOO_LARGE = np.float32(2.0**8)
+"""Products of integers up to 255 with scales up to here, this one left out, are finite f16."""
 
 
 @njit(**JIT)
@@ -57,73 +58,89 @@ def multiply_dequantized(
     scales_stride: Any,
     zeros: Any,
     zeros_stride: Any,
-    zero_step: Any,
 ) -> None:
     """Rows `[first, last)` of codes, dequantized to `element`, times the small operand's packed
     rows.
 
     `codes_lanes` is 1 where the codes are read from global memory, `codes_stride` bytes from row to
-    row; else they lie over the lanes. `group` is 0 for one group a row, `zero_step` 0 where `zeros`
-    is one zero for all.
+    row; else they lie over the lanes. `group` is 0 for one group a row, `zeros` 0 where there are
+    no zero points.
     """
     size = 4 if dst_element == F32 else 2
     sums = np.empty(DIRECT_ROWS, np.float32)
     out = sums.ctypes.data
-    cell = np.empty(1, np.float32)
     groups = depth // group if group > 0 else 1
     steps = group // VECTOR if group > 0 else depth // VECTOR
     rest = 0 if group > 0 else depth % VECTOR
     signed = 8 if code_format == I4 else 0
+    factors = np.empty((DIRECT_ROWS, groups), np.float32)
+    points = np.zeros((DIRECT_ROWS, groups), np.float32)
+    known = (factors.ctypes.data, points.ctypes.data)
+    # Asked for while the four before them are read; in local memory, that is of no use.
+    ahead = DIRECT_ROWS * codes_stride if codes_lanes == 1 else 0
+    places = np.empty((DIRECT_ROWS, 2), np.int64)
+    held = np.empty(DIRECT_ROWS, np.int64)
     for row in range(first, last, DIRECT_ROWS):
-        end = last - 1
-        r1, r2, r3 = min(row + 1, end), min(row + 2, end), min(row + 3, end)
-        held = (
-            row_address(codes, lane_pitch, codes_lanes, codes_stride, row),
-            row_address(codes, lane_pitch, codes_lanes, codes_stride, r1),
-            row_address(codes, lane_pitch, codes_lanes, codes_stride, r2),
-            row_address(codes, lane_pitch, codes_lanes, codes_stride, r3),
-            row_address(scales, lane_pitch, lanes, scales_stride, row),
-            row_address(scales, lane_pitch, lanes, scales_stride, r1),
-            row_address(scales, lane_pitch, lanes, scales_stride, r2),
-            row_address(scales, lane_pitch, lanes, scales_stride, r3),
-        )
-        if zero_step > 0:
-            points = (
-                row_address(zeros, lane_pitch, lanes, zeros_stride, row),
-                row_address(zeros, lane_pitch, lanes, zeros_stride, r1),
-                row_address(zeros, lane_pitch, lanes, zeros_stride, r2),
-                row_address(zeros, lane_pitch, lanes, zeros_stride, r3),
-            )
-        else:
-            points = (zeros, zeros, zeros, zeros)
+        count = min(DIRECT_ROWS, last - row)
+        # One division for all of them: it takes as long as dozens of products.
+        lane, slot = row % lanes, row // lanes
+        for i in range(count):
+            places[i, 0], places[i, 1] = lane, slot
+            held[i] = codes + (row + i) * codes_stride
+            if codes_lanes != 1:
+                held[i] = codes + lane * lane_pitch + slot * codes_stride
+            load_row(scales + lane * lane_pitch + slot * scales_stride, groups, element, factors[i])
+            if zeros != 0:
+                source = pointer(zeros + lane * lane_pitch + slot * zeros_stride)
+                integers = carray(source, groups, np.int8)
+                for j in range(groups):
+                    points[i, j] = np.float32(integers[j])
+            lane += 1
+            if lane == lanes:
+                lane, slot = 0, slot + 1
+        small_scales = True
+        for i in range(count):
+            for j in range(groups):
+                small_scales &= abs(factors[i, j]) < TOO_LARGE
+        for i in range(count, DIRECT_ROWS):
+            held[i] = held[count - 1]
+        rows = (held[0], held[1], held[2], held[3])
         for other in range(small_rows):
             right = small + other * pitch
-            last_ones = (zero_step, signed, right, groups, steps, rest, out)
-            _block(code_format, element, held, points, last_ones)
-            for i in range(min(DIRECT_ROWS, last - row)):
-                r, c = (other, row + i) if large_is_right else (row + i, other)
-                target = row_address(dst, lane_pitch, lanes, dst_stride, r) + c * size
-                put_sum(sums[i], accumulate, dst_element, target, cell)
+            last_ones = (ahead, signed, right, groups, steps, rest, out)
+            _block(code_format, element, small_scales, rows, known, last_ones)
+            if large_is_right:
+                target = row_address(dst, lane_pitch, lanes, dst_stride, other) + row * size
+                for i in range(count):
+                    put_sum(sums[i], accumulate, dst_element, target + i * size)
+            else:
+                for i in range(count):
+                    at = places[i, 0] * lane_pitch + places[i, 1] * dst_stride
+                    put_sum(sums[i], accumulate, dst_element, dst + at + other * size)
 
 
 @njit(**JIT)
-def _block(code_format: Any, element: Any, held: Any, points: Any, others: Any) -> None:
+def _block(
+    code_format: Any, element: Any, small_scales: Any, held: Any, known: Any, others: Any
+) -> None:
     if code_format == I8:
-        if element == F16:
-            codes_block_i8_f16(*held, *points, *others)
+        if element == F16 and small_scales:
+            codes_block_i8_small_f16(*held, *known, *others)
+        elif element == F16:
+            codes_block_i8_f16(*held, *known, *others)
         else:
-            codes_block_i8_bf16(*held, *points, *others)
+            codes_block_i8_bf16(*held, *known, *others)
     elif code_format in (I4, U4):
         if element == F16:
-            codes_block_nibbles_f16(*held, *points, *others)
+            codes_block_nibbles_f16(*held, *known, *others)
         else:
-            codes_block_nibbles_bf16(*held, *points, *others)
+            codes_block_nibbles_bf16(*held, *known, *others)
     elif code_format == F8E4M3:
         if element == F16:
-            codes_block_f8e4m3_f16(*held, *points, *others)
+            codes_block_f8e4m3_f16(*held, *known, *others)
         else:
-            codes_block_f8e4m3_bf16(*held, *points, *others)
+            codes_block_f8e4m3_bf16(*held, *known, *others)
     elif element == F16:
-        codes_block_f8e5m2_f16(*held, *points, *others)
+        codes_block_f8e5m2_f16(*held, *known, *others)
     else:
-        codes_block_f8e5m2_bf16(*held, *points, *others)
+        codes_block_f8e5m2_bf16(*held, *known, *others)

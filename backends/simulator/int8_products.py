@@ -17,7 +17,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tilewright.backends.simulator.conversions import JIT, pointer, row_address
+from tilewright.backends.simulator.conversions import JIT, look_ahead, pointer, row_address
 
 VECTOR = 32
 """Products of a step: as many int16 as are 64 bytes."""
@@ -89,12 +89,19 @@ def _load_first_codes(builder: Any, address: Any, count: Any) -> Any:
 
 
 def _dot_loop(
-    builder: Any, lefts: list[Any], rights: list[Any], steps: Any, native: bool, *, codes: bool
+    builder: Any,
+    lefts: list[Any],
+    rights: list[Any],
+    steps: Any,
+    native: bool,
+    *,
+    ahead: Any = None,
 ) -> list[list[Any]]:
     """Partial sums of `steps` vectors from every left with every right address.
 
-    Right rows, and left ones unless they are `codes`, are int16.
+    Rows are int16, but left ones codes where `ahead` says how far from each is one to look for.
     """
+    codes = ahead is not None
     before = builder.block
     body = builder.append_basic_block("dot.body")
     after = builder.append_basic_block("dot.after")
@@ -111,6 +118,8 @@ def _dot_loop(
     for left, row in zip(lefts, sums, strict=True):
         place = builder.add(left, left_at)
         value = _load_codes(builder, place) if codes else _load(builder, place, _WIDE)
+        if codes:
+            look_ahead(builder, builder.add(place, ahead))
         pairs = zip(columns, row, strict=True)
         new.append([_add_pairs(builder, value, c, addend, native) for c, addend in pairs])
     following = builder.add(step, _I64(1))
@@ -161,7 +170,7 @@ def make_packed_block(*, native: bool) -> Any:
             left, right, pitch, steps, out = arguments
             lefts = [builder.add(left, builder.mul(pitch, _I64(i))) for i in range(BLOCK_ROWS)]
             rights = [builder.add(right, builder.mul(pitch, _I64(j))) for j in range(BLOCK_COLS)]
-            _store_sums(builder, _dot_loop(builder, lefts, rights, steps, native, codes=False), out)
+            _store_sums(builder, _dot_loop(builder, lefts, rights, steps, native), out)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 5), generate
@@ -170,20 +179,30 @@ def make_packed_block(*, native: bool) -> Any:
 
 
 def make_direct_block(*, native: bool) -> Any:
-    """`direct_block(r0, r1, r2, r3, right, depth, out)`: four rows of codes and an int16 row, which
-    has zeros from `depth` on to the end of a vector, of one more where it is at an end.
+    """`direct_block(r0, r1, r2, r3, ahead, right, depth, out)`: four rows of codes and an int16
+    row, which has zeros from `depth` on to the end of a vector, of one more where it is at an end;
+    rows that come next are `ahead` bytes behind.
     """
 
     @intrinsic
     def block(
-        typing_context: Any, r0: Any, r1: Any, r2: Any, r3: Any, right: Any, depth: Any, out: Any
+        typing_context: Any,
+        r0: Any,
+        r1: Any,
+        r2: Any,
+        r3: Any,
+        ahead: Any,
+        right: Any,
+        depth: Any,
+        out: Any,
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            lefts, (right, depth, out) = list(arguments[:DIRECT_ROWS]), arguments[DIRECT_ROWS:]
+            lefts = list(arguments[:DIRECT_ROWS])
+            ahead, right, depth, out = arguments[DIRECT_ROWS:]
             rest = builder.and_(depth, _I64(VECTOR - 1))
             whole = builder.sub(depth, rest)
             steps = builder.udiv(whole, _I64(VECTOR))
-            sums = _dot_loop(builder, lefts, [right], steps, native, codes=True)
+            sums = _dot_loop(builder, lefts, [right], steps, native, ahead=ahead)
             # One more step over the tail: the int16 row has zeros there.
             column = _load(builder, builder.add(right, builder.mul(whole, _I64(2))), _WIDE)
             for i, left in enumerate(lefts):
@@ -192,7 +211,7 @@ def make_direct_block(*, native: bool) -> Any:
             _store_sums(builder, sums, out)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), generate
+        return types.void(*[types.int64] * 8), generate
 
     return block
 
@@ -317,13 +336,14 @@ def multiply_codes_direct(
     sums = np.empty(DIRECT_ROWS, np.int32)
     out = sums.ctypes.data
     end = last - 1
+    ahead = DIRECT_ROWS * large_stride if large_lanes == 1 else 0
     for row in range(first, last, DIRECT_ROWS):
         a0 = row_address(large, lane_pitch, large_lanes, large_stride, row)
         a1 = row_address(large, lane_pitch, large_lanes, large_stride, min(row + 1, end))
         a2 = row_address(large, lane_pitch, large_lanes, large_stride, min(row + 2, end))
         a3 = row_address(large, lane_pitch, large_lanes, large_stride, min(row + 3, end))
         for other in range(small_rows):
-            direct_block(a0, a1, a2, a3, small + other * pitch, depth, out)
+            direct_block(a0, a1, a2, a3, ahead, small + other * pitch, depth, out)
             for i in range(min(DIRECT_ROWS, last - row)):
                 r, c = (other, row + i) if large_is_right else (row + i, other)
                 target = row_address(dst, lane_pitch, lanes, dst_stride, r) + 4 * c

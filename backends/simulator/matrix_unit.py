@@ -17,10 +17,11 @@ from tilewright.backends.simulator.conversions import (
     F16,
     F32,
     JIT,
+    bf16_bits_of_f32,
+    f16_bits_of_f32,
     load_row,
     pointer,
     row_address,
-    store_row,
 )
 from tilewright.backends.simulator.dot_products import (
     BLOCK_COLS,
@@ -99,12 +100,15 @@ def pack_columns(
 
 
 @njit(**JIT)
-def put_sum(value: Any, accumulate: Any, element: Any, address: Any, cell: Any) -> None:
+def put_sum(value: Any, accumulate: Any, element: Any, address: Any) -> None:
     """Write one sum, or add it to the one that is there (f32)."""
-    cell[0] = value
-    if accumulate:
-        cell[0] += carray(pointer(address), 1, np.float32)[0]
-    store_row(cell, 1, element, address)
+    if element == F32:
+        single = carray(pointer(address), 1, np.float32)
+        single[0] = single[0] + value if accumulate else value
+    elif element == F16:
+        carray(pointer(address), 1, np.uint16)[0] = f16_bits_of_f32(value)
+    else:
+        carray(pointer(address), 1, np.uint16)[0] = bf16_bits_of_f32(value)
 
 
 @njit(**JIT)
@@ -129,7 +133,6 @@ def multiply_packed(
     """
     size = 4 if dst_element == F32 else 2
     sums = np.empty(BLOCK_ROWS * BLOCK_COLS, np.float32)
-    cell = np.empty(1, np.float32)
     steps = pitch // (4 * VECTOR)
     for group in range(first, last, CACHED_ROWS):
         for col in range(0, cols, BLOCK_COLS):
@@ -141,7 +144,7 @@ def multiply_packed(
                     target = row_address(dst, lane_pitch, lanes, dst_stride, row + i)
                     for j in range(min(BLOCK_COLS, cols - col)):
                         value = sums[i * BLOCK_COLS + j]
-                        put_sum(value, accumulate, dst_element, target + (col + j) * size, cell)
+                        put_sum(value, accumulate, dst_element, target + (col + j) * size)
 
 
 @njit(**JIT)
@@ -167,7 +170,6 @@ def multiply_direct(
     size = 4 if dst_element == F32 else 2
     sums = np.empty(DIRECT_ROWS, np.float32)
     out = sums.ctypes.data
-    cell = np.empty(1, np.float32)
     for row in range(first, last, DIRECT_ROWS):
         end = last - 1
         a0 = row_address(large, lane_pitch, lanes, large_stride, row)
@@ -185,4 +187,4 @@ def multiply_direct(
             for i in range(min(DIRECT_ROWS, last - row)):
                 r, c = (other, row + i) if large_is_right else (row + i, other)
                 target = row_address(dst, lane_pitch, lanes, dst_stride, r) + c * size
-                put_sum(sums[i], accumulate, dst_element, target, cell)
+                put_sum(sums[i], accumulate, dst_element, target)

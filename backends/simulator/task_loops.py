@@ -101,7 +101,7 @@ def _words(count: int) -> Any:
 
 _words_8, _words_9, _words_10, _words_11 = _words(8), _words(9), _words(10), _words(11)
 _words_12, _words_13, _words_14, _words_15 = _words(12), _words(13), _words(14), _words(15)
-_words_18, _words_22 = _words(18), _words(22)
+_words_18, _words_21 = _words(18), _words(21)
 
 
 def fingerprint_of(modules: list[ModuleType]) -> int:
@@ -138,7 +138,7 @@ def _make_loops(fingerprint: int) -> dict[TaskKind, Callable[..., int]]:
 
     def product_of_dequantized(first: Any, last: Any, words: Any, bases: Any) -> Any:
         _ = fingerprint
-        numbers = _words_22(words)
+        numbers = _words_21(words)
         lanes, argument, codes = numbers[8], numbers[14], numbers[15]
         if argument >= 0:
             lanes, codes = 1, _word(bases, argument) + codes

@@ -30,7 +30,7 @@ from tilewright.backends.simulator.task_loops import fingerprint_of
 KIND, UNITS, CHUNK, CHUNKS, ARGUMENTS = 0, 1, 2, 3, 4
 """Columns of the table. Chunk number `c` of `CHUNKS` begins at unit `c * CHUNK`."""
 
-TASK_WORDS = ARGUMENTS + 22
+TASK_WORDS = ARGUMENTS + 21
 
 _I64 = ir.IntType(64)
 

@@ -23,7 +23,6 @@ from tilewright.backends.encoding.records import (
     UnaryCode,
 )
 from tilewright.backends.simulator import int8_products
-from tilewright.backends.simulator.dequantized_products import NO_ZERO_POINTS
 from tilewright.backends.simulator.dot_products import BLOCK_COLS, BLOCK_ROWS, DIRECT_ROWS, VECTOR
 from tilewright.backends.simulator.fusion import FEW_ROWS
 from tilewright.backends.simulator.host_threads import MAX_CHUNKS
@@ -181,9 +180,9 @@ class TaskBuilder:
         codes = (-1, *self._operand(dequant, "a")[:2])
         if load is not None:
             codes = (int(load["argument"]), int(load["global_offset"]), int(load["pitch"]))
-        zeros = (NO_ZERO_POINTS.ctypes.data, 0, 0)
+        zeros = (0, 0)
         if int(dequant["flags"]) & BdcFlag.ZERO_POINT:
-            zeros = (self._local + int(dequant["c"]["offset"]), int(dequant["c"]["stride"]), 1)
+            zeros = (self._local + int(dequant["c"]["offset"]), int(dequant["c"]["stride"]))
         arguments = (
             *(depth, int(dequant["depth"]), int(b_is_large), scratch, few, pitch),
             int(bool(int(multiply["flags"]) & BdcFlag.ACCUMULATE)),

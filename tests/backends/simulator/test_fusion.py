@@ -143,32 +143,97 @@ def test_what_is_read_again_is_in_local_memory(
     assert np.array_equal(outputs[0], outputs[1])
 
 
+def products(block: Any, codes: Array, scales: Array, zeros: Array, x: Array, *numbers: int) -> Any:
+    """The bits of four rows of codes times `x`; `numbers`: signed, groups, steps, rest."""
+    signed, *shape = numbers
+    factors, points = scales.astype(np.float32), zeros.astype(np.float32)
+    held = tuple(row.ctypes.data for row in codes)
+    out = np.zeros(4, np.float32)
+
+    @njit(nogil=True)
+    def run(rows: Any, others: Any) -> None:
+        block(*rows, *others)
+
+    known = (factors.ctypes.data, points.ctypes.data, 0, signed, x.ctypes.data)
+    run(held, (*known, *shape, out.ctypes.data))
+    return out.view(np.uint32)
+
+
 @pytest.mark.parametrize("signed", [0, 8])
+@pytest.mark.parametrize("missing", ["picks_from_registers", "picks_bytes"])
 def test_hosts_that_pick_from_no_register_compute_the_same(
-    monkeypatch: pytest.MonkeyPatch, signed: int
+    monkeypatch: pytest.MonkeyPatch, missing: str, signed: int
 ) -> None:
     numbers = np.random.default_rng(9)
-    codes = numbers.integers(-128, 128, (4, 27)).astype(np.int8)
+    codes = numbers.integers(-128, 128, (4, 59)).astype(np.int8)
     scales = numbers.random((4, 1)).astype(np.float16)
     zeros = numbers.integers(-9, 9, (4, 1)).astype(np.int8)
-    x = np.zeros(64, np.float32)
-    x[:53] = numbers.standard_normal(53)
+    x = np.zeros(128, np.float32)
+    x[:117] = numbers.standard_normal(117)
     sums: list[Array] = []
     for as_the_host in (True, False):
         if not as_the_host:
-            monkeypatch.setattr(code_products, "picks_from_registers", lambda _: False)
+            monkeypatch.setattr(code_products, missing, lambda _: False)
         block = code_products.make_codes_block("nibbles", "f16")
-
-        @njit
-        def run(a: Any, b: Any, c: Any, others: Any, block: Any = block) -> None:
-            block(*a, *b, *c, *others)
-
-        out = np.zeros(4, np.float32)
-        rows = [tuple(row.ctypes.data for row in part) for part in (codes, scales, zeros)]
-        run(*rows, (1, signed, x.ctypes.data, 1, 3, 5, out.ctypes.data))
-        sums.append(out.view(np.uint32))
+        sums.append(products(block, codes, scales, zeros, x, signed, 1, 7, 5))
     assert np.array_equal(sums[0], sums[1])
     held = (codes.view(np.uint8)[:, :, None] >> np.array([0, 4])) & 15
-    values = ((held.reshape(4, 54)[:, :53].astype(int) ^ signed) - signed) - zeros
+    values = ((held.reshape(4, 118)[:, :117].astype(int) ^ signed) - signed) - zeros
     weights = (values * scales.astype(np.float64)).astype(np.float16).astype(np.float64)
-    np.testing.assert_allclose(sums[0].view(np.float32), weights @ x[:53], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(sums[0].view(np.float32), weights @ x[:117], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("zero", [-128, -1, 0, 127])
+def test_products_with_small_scales_are_rounded_as_others(zero: int) -> None:
+    """One code meets x at a time: all codes, with scales of all fractions and exponents."""
+    numbers = np.random.default_rng(10)
+    bits = numbers.integers(0, 0x5C00, (64, 4, 1)).astype(np.uint16)
+    bits[:6] = np.array([0, 1, 0x155, 0x3FF, 0x400, 0x5BFF]).reshape(6, 1, 1)
+    negative = numbers.integers(0, 2, bits.shape).astype(np.uint16) << np.uint16(15)
+    x = np.ones(16, np.float32)
+    codes = np.zeros((4, 256, 16), np.int8)
+    codes[:] = zero
+    codes[:, :, 3] = np.arange(-128, 128)
+    zeros = np.full((4, 256), zero, np.int8)
+    small, other = code_products.codes_block_i8_small_f16, code_products.codes_block_i8_f16
+
+    @njit(nogil=True)
+    def run(rows: Any, known: Any, x: Any, out: Any) -> None:
+        for code in range(256):
+            held = (rows + 16 * code, rows + 16 * (code + 256), rows + 16 * (code + 512))
+            last = rows + 16 * (code + 768)
+            others = (0, 0, x, 1, 1, 0)
+            small(*held, last, *known, *others, out + 16 * code)
+            other(*held, last, *known, *others, out + 4096 + 16 * code)
+
+    for row_bits in bits | negative:
+        scales = row_bits.view(np.float16).astype(np.float32)
+        points = zeros[:, :1].astype(np.float32)
+        out = np.zeros((2, 256, 4), np.float32)
+        known = (scales.ctypes.data, points.ctypes.data)
+        run(codes.ctypes.data, known, x.ctypes.data, out.ctypes.data)
+        exact = (np.arange(-128, 128)[:, None] - zero) * scales[:, 0].astype(np.float64)
+        assert np.array_equal(out[0], exact.astype(np.float16).astype(np.float32))
+        assert np.array_equal(out[0], out[1])
+
+
+@pytest.mark.parametrize("special", [6e-8, 3e-5, 256.0, 65504.0, np.inf, np.nan])
+def test_scales_of_all_sizes(bench: Any, special: float) -> None:
+    numbers = np.random.default_rng(11)
+    codes = numbers.integers(-99, 99, (64, 64)).astype(np.int8)
+    scale = numbers.random((64, 1)).astype(np.float16)
+    scale[5:50:3] = special
+    x = numbers.standard_normal((1, 64)).astype(np.float16)
+    text = LISTING.format(then="", stored="1xf16 local=8192/64", pitch=2, last=2)
+    outputs: list[Array] = []
+    for with_fusion in (False, True):
+        out = np.zeros((64, 1), np.float16)
+        arguments = [(codes, "read"), (scale, "read"), (x, "read"), (out, "write")]
+        kernel = bench.kernel(text, arguments)
+        machine = Machine(CHIP, fused=with_fusion)
+        addresses = [CHIP.global_base + (number << 24) for number in range(4)]
+        for (array, access), address in zip(arguments, addresses, strict=True):
+            machine.map(address, array, writable=access == "write")
+        machine.run(kernel, addresses)
+        outputs.append(out)
+    np.testing.assert_array_equal(outputs[0], outputs[1])

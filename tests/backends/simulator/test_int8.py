@@ -91,7 +91,7 @@ def test_every_form_of_the_loops_computes_the_same(native: bool, depth: int) -> 
 
     @njit(**JIT)
     def run_direct(row: Any, pitch: Any, right: Any, length: Any, out: Any) -> None:
-        direct(row, row + pitch, row + 2 * pitch, row + 3 * pitch, right, length, out)
+        direct(row, row + pitch, row + 2 * pitch, row + 3 * pitch, pitch, right, length, out)
 
     whole = vector * (depth // vector + 1)
     left, right = np.zeros((rows, whole), np.int16), np.zeros((cols, whole), np.int16)
