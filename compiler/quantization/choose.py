@@ -4,7 +4,7 @@ there are any, and of their inputs what a calibration has kept."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import inf, log10
 from pathlib import Path
@@ -141,7 +141,9 @@ def choose_schemes(
     return ChosenSchemes(target, per, weights, allocation)
 
 
-def _opened(model: ImportedModel, source: DenseMatrices | None) -> Any:
+def _opened(
+    model: ImportedModel, source: DenseMatrices | None
+) -> AbstractContextManager[DenseMatrices | None]:
     if source is not None:
         return nullcontext(source)
     has_weights = any(model.weights.glob("*.safetensors")) or model.weights.is_file()

@@ -153,6 +153,14 @@ class _SmallCodes(GeneratedInputs):
         return QuantizedWeight(scheme, shape, held, scale, F32, zero)
 
 
+class _FewCodes(_SmallCodes):
+    """Matrices of -1/4, 0 and 1/4: int8 holds sums of some 30 products of them exactly, too."""
+
+    def _matrix(self, label: str, shape: Sequence[int], role: Role) -> Array:
+        del role
+        return self._random(label).integers(-1, 2, shape) * 0.25
+
+
 _MOST_CODE, _MIDDLE = 7, 8
 _SCALE = 2.0**-4
 
@@ -160,15 +168,17 @@ _SCALE = 2.0**-4
 class ExactInputs:
     """Arrays that storage types and quantization do not change: see `workbench.inputs`.
 
-    In a calibrated module, whose layers may be int8, an activation is 0 but for a 1 in each row:
-    the results of products are single weights then, which 8 bits hold.
+    In a calibrated module, whose layers may be int8, an activation is 0 but for a 1 in each row,
+    and weights are few numbers: 8 bits hold the results of products then.
     """
 
     def __init__(self, module: ModuleOp, *, seed: int, case: str) -> None:
         exact = _EXACT_CASES.get(case, "random")
-        if CALIBRATION_ATTRIBUTE in module.attributes and exact != "zeros":
-            exact = "one-hot"
-        self._inputs = _SmallCodes(module, seed=seed, case=exact)
+        if CALIBRATION_ATTRIBUTE in module.attributes:
+            case_of_int8: InputCase = "zeros" if exact == "zeros" else "one-hot"
+            self._inputs: GeneratedInputs = _FewCodes(module, seed=seed, case=case_of_int8)
+        else:
+            self._inputs = _SmallCodes(module, seed=seed, case=exact)
 
     def arguments(self, function: FuncOp) -> list[Array]:
         """An array for each argument of the function, in the types that it has now."""
