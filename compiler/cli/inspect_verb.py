@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tilewright.backends.encoding.assembler import disassemble
 from tilewright.backends.program import Kernel
@@ -93,10 +94,25 @@ def _document(artifact: Artifact) -> dict[str, object]:
     }
 
 
+def _in_short(value: Any) -> str:
+    """A value of the manifest without what is listed in it, which --json has: of a calibration the
+    method and the data, and how many layers have ranges, but no ranges."""
+    if not isinstance(value, dict):
+        return str(value)
+    parts: dict[str, Any] = value
+    return f"({', '.join(f'{name}: {_part(part)}' for name, part in parts.items())})"
+
+
+def _part(value: Any) -> str:
+    if isinstance(value, dict) and "name" in value:
+        return str(value["name"])
+    return f"{len(value)} listed" if isinstance(value, (dict, list)) else str(value)
+
+
 def _print(artifact: Artifact) -> None:
     manifest, program = artifact.manifest, artifact.program
-    described = " ".join(f"{k}={v}" for k, v in {**manifest.model, **manifest.options}.items())
-    print(f"{described}")
+    described = {**manifest.model, **manifest.options}
+    print(" ".join(f"{name}={_in_short(value)}" for name, value in described.items()))
     print(
         f"format {manifest.format_version}, tilewright {manifest.tilewright_version}, "
         f"chip {artifact.chip.name}"

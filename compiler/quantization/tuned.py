@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,10 +27,18 @@ from tilewright.compiler.weights.source import WeightSource
 from tilewright.compiler.workbench.blas_threads import threads_for
 from tilewright.compiler.workbench.runner import run_pipeline
 from tilewright.dialects.element_types import BF16, F16, F32, ElementType
+from tilewright.dialects.errors import OptionError
 from tilewright.dialects.quantization import Scheme
 from tilewright.passes.tuning.data import TuningData, tuning
 
 Array = npt.NDArray[Any]
+
+_FOR = {
+    "smooth-quant": "int8 layers behind a norm",
+    "awq-scale": "quantized layers behind a norm, a gated product or attention",
+    "gptq": "quantized layers",
+}
+"""The layers that each tuning pass looks at."""
 
 _MOST_IN_MEMORY = 64 << 20
 """Replaced tensors of more bytes wait in a temporary file."""
@@ -49,16 +57,31 @@ def tune(
 
     `quant_of` gives the scheme, or the dense type, of a linear layer by the resolved key of its
     weight; `scale_element` is the type of activations. The module stays as it is. Raises
-    `OptionError` for passes that do something else, and where the calibration lacks what a pass
-    needs.
+    `OptionError` for passes that do something else, or find no layer to look at, and where the
+    calibration lacks what a pass needs.
     """
     chosen = tuning_passes(passes)
     weights = TunedWeights(source)
     data = TuningData(weights, calibration.statistics, quant_of, scale_element)
     with tuning(data), threads_for(module):
         run_pipeline(module, chosen)
+    _check_none_is_idle(passes, [each.name for each in chosen], data)
     ranges = adjusted_ranges(calibration, data.input_scales)
     return weights, TuningReport(passes, tuple(data.reports), ranges)
+
+
+def _check_none_is_idle(passes: str, chosen: Sequence[str], data: TuningData) -> None:
+    """Raise `OptionError` for a pass that looked at no layer: who asked for better rounding would
+    take the model for one that has it."""
+    worked = {report.pass_name for report in data.reports}
+    for name in chosen:
+        if name not in worked:
+            raise OptionError(
+                f"{name} finds no layer to change",
+                where=f"--tune {passes!r}",
+                why=f"it is for {_FOR[name]}",
+                hint="another --quant, or leave the pass out",
+            )
 
 
 def adjusted_ranges(

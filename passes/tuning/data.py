@@ -101,14 +101,15 @@ class TuningData:
     def statistics(self, key: str, *, reason: str) -> Statistics:
         """The statistics of a layer's inputs as they are now, after `divide_inputs`.
 
-        Raises `OptionError` where the calibration did not see the layer.
+        Raises `OptionError` where the calibration keeps none, or did not see the layer.
         """
         found = self.statistics_of(key)
         if found is None:
             raise OptionError(
                 f"there are no statistics of the inputs of {key!r}",
-                why=f"{reason} needs them, and the calibration did not see this layer",
-                hint="tw calibrate --hessian on this model",
+                why=f"{reason} needs them; the calibration was written without, or did not see "
+                "the layer",
+                hint="tw calibrate --statistics on this model, or --hessian, which gptq needs",
             )
         scale = self.input_scales.get(key)
         if scale is None:

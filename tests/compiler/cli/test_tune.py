@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.compiler.cli.harness import SEQ, Models, Tw, assert_refused
 
 from tilewright.backends.reference import numerics
@@ -77,6 +78,55 @@ def test_gptq_without_a_hessian_is_refused(tw: Tw, models: Models, tmp_path: Pat
     )
     assert_refused(result, 2, "there is no Hessian of the inputs", "tw calibrate --hessian")
     assert not (tmp_path / "m.twm").exists()
+
+
+def test_statistics_that_were_not_kept_are_said_to_be_missing(
+    tw: Tw, models: Models, tmp_path: Path
+) -> None:
+    calibration = calibrated(tw, models, tmp_path)
+    result = tw(
+        *("compile", models.checkpoint, "-q", "--seq", SEQ, "-o", tmp_path / "m.twm"),
+        *("--quant", SCHEME, "--calibration", calibration, "--tune", "awq-scale"),
+    )
+    assert_refused(result, 2, "the calibration was written without", "tw calibrate --statistics")
+
+
+@pytest.mark.parametrize(
+    ("quant", "passes", "idle"),
+    [
+        ("f16", "gptq", "gptq"),
+        ("f16", "awq-scale", "awq-scale"),
+        (SCHEME, "gptq", ""),
+        (SCHEME, "smooth-quant,gptq", "smooth-quant"),
+    ],
+)
+def test_a_pass_without_a_layer_is_refused(
+    quant: str, passes: str, idle: str, tw: Tw, models: Models, tmp_path: Path
+) -> None:
+    """Better rounding that was asked for and never took place is no success."""
+    calibration, artifact = calibrated(tw, models, tmp_path, "--hessian"), tmp_path / "m.twm"
+    result = tw(
+        *("compile", models.checkpoint, "-q", "--seq", SEQ, "-o", artifact),
+        *("--quant", quant, "--calibration", calibration, "--tune", passes),
+    )
+    if idle:
+        assert_refused(result, 2, f"{idle} finds no layer to change", f"--tune '{passes}'")
+    assert artifact.exists() == (not idle)
+
+
+def test_inspect_sums_up_what_has_many_parts(tw: Tw, models: Models, tmp_path: Path) -> None:
+    """Method, data and number of layers are on the first line, the ranges are not."""
+    calibration, artifact = calibrated(tw, models, tmp_path, "--statistics"), tmp_path / "m.twm"
+    tw(
+        *("compile", models.checkpoint, "-q", "--seq", SEQ, "-o", artifact, "--quant", "int8"),
+        *("--calibration", calibration, "--tune", "smooth-quant"),
+    )
+    layers = open_artifact(artifact).manifest.options["calibration"]["layers"]
+    first = tw.text("inspect", artifact).splitlines()[0]
+    assert "data: tokens.json," in first
+    assert f"layers: {len(layers)} listed, method: minmax" in first
+    assert "passes: smooth-quant" in first
+    assert next(iter(layers)) not in first
 
 
 def test_int8_takes_the_ranges_of_smoothed_inputs(tw: Tw, models: Models, tmp_path: Path) -> None:
