@@ -60,12 +60,21 @@ def raising(error: BaseException) -> object:
         (raising(AssertionError()), 70, "unexpected AssertionError"),
     ],
 )
-@pytest.mark.parametrize("verb", ["run", "inspect", "profile", "compare"])
+@pytest.mark.parametrize(
+    ("verb", "module"),
+    [
+        ("run", "cli.run_verb"),
+        ("inspect", "cli.inspect_verb"),
+        ("profile", "cli.profile_verb"),
+        ("compare", "reports.artifact_runs"),
+    ],
+)
 def test_any_exception(
     tw: Tw,
     models: Models,
     monkeypatch: pytest.MonkeyPatch,
     verb: str,
+    module: str,
     fault: object,
     code: int,
     said: str,
@@ -74,7 +83,7 @@ def test_any_exception(
         assert callable(fault)
         fault()
 
-    monkeypatch.setattr(f"tilewright.compiler.cli.{verb}_verb.open_artifact", fail)
+    monkeypatch.setattr(f"tilewright.compiler.{module}.open_artifact", fail)
     assert_refused(tw(verb, models.f16), code, said)
 
 
