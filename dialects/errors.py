@@ -54,11 +54,12 @@ class OptionError(TilewrightError):
 
 
 class ModelReadError(TilewrightError):
-    """A checkpoint, configuration or IR file that cannot be read or lacks what it should hold."""
+    """A checkpoint, configuration, IR file or data that cannot be read or lacks what it should
+    hold."""
 
     code = "TW003"
     exit_code = 3
-    title = "model cannot be read"
+    title = "input cannot be read"
 
 
 class UnsupportedError(TilewrightError):

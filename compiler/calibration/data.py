@@ -58,13 +58,13 @@ def read_tokens(path: Path) -> list[TokenSample]:
     readers = {".txt": _from_text, ".json": _from_json, ".jsonl": _from_lines, ".npy": _from_npy}
     if path.suffix not in readers:
         raise ModelReadError(
-            f"calibration data in a {path.suffix or 'nameless kind of'} file cannot be read",
+            f"data in a {path.suffix or 'nameless kind of'} file cannot be read",
             where=str(path),
             hint=f"token ids in {', '.join(readers)}, or inputs of a function in .npz",
         )
     samples = list(readers[path.suffix](path))
     if not samples:
-        raise ModelReadError("the calibration data is empty", where=str(path), hint=_TOKEN_HINT)
+        raise ModelReadError("the data is empty", where=str(path), hint=_TOKEN_HINT)
     for sample in samples:
         if not sample.ids.size:
             raise ModelReadError("a sample has no tokens", where=sample.where, hint=_TOKEN_HINT)
@@ -133,7 +133,7 @@ def _sample_count(path: Path, arrays: Mapping[str, Array], ports: Ports) -> int 
             hint="give every input a leading axis of samples, or none of them",
         )
     if 0 in counts.values():
-        raise ModelReadError("the calibration data is empty", where=str(path))
+        raise ModelReadError("the data is empty", where=str(path))
     return next(iter(counts.values()), None)
 
 
@@ -167,7 +167,7 @@ def _stored(name: str, value: Array, dtype: np.dtype[Any], where: str) -> Array:
         bad = int(wrong[0])
         index = [int(i) for i in np.unravel_index(bad, value.shape)]
         raise ModelReadError(
-            f"{value.flat[bad]} cannot be calibrated with",
+            f"{value.flat[bad]} cannot be an input",
             where=f"{where}, index {index}",
             why=f"inputs are finite numbers in the range of {dtype}",
         )
@@ -182,7 +182,7 @@ def _bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ModelReadError(
-            "the calibration data cannot be read", where=str(path), why=error.strerror
+            "the data cannot be read", where=str(path), why=error.strerror
         ) from error
 
 
@@ -191,7 +191,7 @@ def _text_of(path: Path) -> str:
         return _bytes_of(path).decode()
     except UnicodeDecodeError as error:
         raise ModelReadError(
-            "the calibration data is not text", where=str(path), why=str(error), hint=_TOKEN_HINT
+            "the data is not text", where=str(path), why=str(error), hint=_TOKEN_HINT
         ) from error
 
 
@@ -237,7 +237,7 @@ def _parse(text: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelReadError(
-            "the calibration data is not JSON", where=where, why=str(error), hint=_TOKEN_HINT
+            "the data is not JSON", where=where, why=str(error), hint=_TOKEN_HINT
         ) from error
 
 
@@ -263,7 +263,7 @@ def _from_npy(path: Path) -> Iterator[TokenSample]:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ModelReadError(
-            "the calibration data cannot be read",
+            "the data cannot be read",
             where=str(path),
             why=str(error),
             hint="numpy.save(FILE, array) writes such a file",

@@ -85,9 +85,9 @@ def test_prompts_are_padded_and_causal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said", "where"),
     [
-        ("a.txt", "", "the calibration data is empty", "a.txt"),
-        ("a.txt", "\n \n", "the calibration data is empty", "a.txt"),
-        ("a.json", "[]", "the calibration data is empty", "a.json"),
+        ("a.txt", "", "the data is empty", "a.txt"),
+        ("a.txt", "\n \n", "the data is empty", "a.txt"),
+        ("a.json", "[]", "the data is empty", "a.json"),
         ("a.json", "[[]]", "a sample has no tokens", "sample 0"),
         ("a.jsonl", "[1]\n[]", "a sample has no tokens", "line 2"),
         ("a.txt", "1 2\n3 x4 5", "'x4' is no token id", "line 2 of .*, index 1"),
@@ -97,14 +97,14 @@ def test_prompts_are_padded_and_causal(tmp_path: Path) -> None:
         ("a.json", "[[1, true]]", "True is no token id", "sample 0 of .*, index 1"),
         ("a.json", "[[1], 2]", "a sample is a list of token ids", "sample 1"),
         ("a.json", '{"input_ids": [1]}', "a list of samples is needed", "a.json"),
-        ("a.json", "[[1, 2]", "the calibration data is not JSON", "a.json"),
+        ("a.json", "[[1, 2]", "the data is not JSON", "a.json"),
         ("a.jsonl", '[1]\n{"text": "hello"}', "a sample is a list of token ids", "line 2"),
         ("a.jsonl", "[1]\n[NaN]", "nan is no token id", "line 2 of .*, index 0"),
-        ("a.csv", "1", "calibration data in a .csv file cannot be read", "a.csv"),
-        ("a", "1", "calibration data in a nameless kind of file", "a"),
+        ("a.csv", "1", "data in a .csv file cannot be read", "a.csv"),
+        ("a", "1", "data in a nameless kind of file", "a"),
         ("a.txt", "1 50", "token id 50 is out of range", "line 1 of .*, index 1"),
         ("a.txt", "1\n-1", "token id -1 is out of range", "index 1"),
-        ("a.npy", "hello", "the calibration data cannot be read", "a.npy"),
+        ("a.npy", "hello", "the data cannot be read", "a.npy"),
     ],
 )
 def test_token_files_that_cannot_be_used(

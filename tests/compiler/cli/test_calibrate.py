@@ -102,7 +102,7 @@ def test_layers_that_stay_at_zero_are_told(tw: Tw, tmp_path: Path) -> None:
         (("--function", "decode"), 2, "token ids are run through prefill"),
         (("-o", "m.calib"), 2, "is written to a .json file"),
         (("-o", "no/m.calib.json"), 10, "the folder of the output does not exist"),
-        (("--data", "no.txt"), 3, "the calibration data cannot be read"),
+        (("--data", "no.txt"), 3, "the data cannot be read"),
         (("--seq", "100"), 2, "100 positions are more than the model's 64"),
     ],
 )
