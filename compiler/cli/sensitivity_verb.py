@@ -78,14 +78,15 @@ def _print(report: Sensitivity, top: int, html: Path | None) -> None:
     ]
     if has_end:
         columns += ["model SNR", "model KL"]
-    print_table(columns, [_cells(row, has_end) for row in shown])
-    if len(report.rows) > len(shown):
-        print(f"(the {len(shown)} worst of {len(report.rows)})")
-    print(
-        f"SNR in dB, worst first: a layer's output keeps 10 log10(signal / error), over "
-        f"{report.tokens:,} rows in {report.samples} samples; share: of the error of all layers "
-        "in the scheme; widest inputs: those whose weights set the most ranges."
-    )
+    if shown:
+        print_table(columns, [_cells(row, has_end) for row in shown])
+        if len(report.rows) > len(shown):
+            print(f"(the {len(shown)} worst of {len(report.rows)})")
+        print(
+            "SNR in dB, worst first: a layer's output keeps 10 log10(signal / error), over "
+            f"{report.tokens:,} rows in {report.samples} samples; share: of the error of all "
+            "layers in the scheme; widest inputs: those whose weights set the most ranges."
+        )
     reasons: dict[tuple[str, str], list[str]] = {}
     for each in report.not_possible:
         reasons.setdefault((each.scheme, each.why), []).append(each.key)

@@ -51,6 +51,13 @@ def test_the_report(tw: Tw, models: Models, tokens: Path) -> None:
     assert down["bits_per_weight"] == pytest.approx(8 + 16 / 96)
 
 
+def test_no_table_where_no_layer_can_have_the_scheme(tw: Tw, models: Models, tokens: Path) -> None:
+    arguments = ("sensitivity", models.checkpoint, "--data", tokens, "--seq", SEQ, "-q")
+    lines = tw.text(*arguments, "--schemes", "w4a16-g512").splitlines()
+    assert lines
+    assert all(line.startswith("not possible in w4a16-g512: ") for line in lines)
+
+
 def test_the_table_and_the_page(tw: Tw, models: Models, tokens: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     arguments = ("sensitivity", models.checkpoint, "--data", tokens, "--seq", SEQ, "-q")
