@@ -10,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.compiler.execution import Execution
 from tilewright.compiler.runtime import LanguageModelSession
 from tilewright.dialects.errors import OptionError
+
+
+ExecutionT = TypeVar("ExecutionT", bound=Execution)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def windows_of(samples: Sequence[Sequence[int]], length: int) -> list[list[int]]
 
 
 def measure_perplexity(
-    model: LanguageModelSession,
+    model: LanguageModelSession[ExecutionT],
     samples: Sequence[Sequence[int]],
     *,
     on_window: Callable[[int, int, Perplexity], None] | None = None,

@@ -79,7 +79,7 @@ class Scheme:
         if self.int8_activations:
             return "int8"
         if self.format.is_float:
-            return self.format.value + (f"-g{self.group}" if self.group else "")
+            return f"{self.format}-g{self.group}" if self.group else str(self.format)
         parts = [f"w{self.format.bits}a16"]
         if self.format.bits == 4:
             if self.group != INT4_GROUP:

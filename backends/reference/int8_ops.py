@@ -124,7 +124,7 @@ def transposed(x: Ball) -> Ball:
 
 def requantized(sums: Ball, table: Ball) -> Ball:
     """Codes of sums `[..., N]` by a table `[N, 3]`; NaN where one of them was destroyed."""
-    no_row: Array = np.isnan(table.value.astype(np.float64)).any(axis=1, keepdims=True)
+    no_row: Array = np.any(np.isnan(table.value.astype(np.float64)), axis=1, keepdims=True)
     numbers = np.where(no_row, (0, 0, 1), table.value).astype(np.int32)
     lost: Array = no_row[:, 0] | np.isnan(sums.value.astype(np.float64))
 
