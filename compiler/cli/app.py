@@ -1,7 +1,7 @@
 """`tw` itself: its options, and what its verbs have in common.
 
-The verbs are in `model_commands` and `pass_commands`. Each imports what it needs when it runs: `tw
---help` answers at once.
+The verbs are in `model_commands`, `quantization_commands` and `pass_commands`. Each imports what it
+needs when it runs: `tw --help` answers at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import typer
 
 from tilewright.compiler.cli.settings import Settings
 
-_COMMANDS = ("tilewright.compiler.cli.model_commands", "tilewright.compiler.cli.pass_commands")
+_COMMANDS = (
+    "tilewright.compiler.cli.model_commands",
+    "tilewright.compiler.cli.quantization_commands",
+    "tilewright.compiler.cli.pass_commands",
+)
 """Their import adds the verbs to `app`."""
 
 app = typer.Typer(
@@ -95,6 +99,11 @@ RequantizeFlag = Annotated[
 PipelineOption = Annotated[
     str, typer.Option("-p", "--passes", help="'pass{option=value},...', as tw opt takes them.")
 ]
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def example(command: str) -> str:
