@@ -15,6 +15,7 @@ from tilewright.compiler.calibration import (
     check_model,
     load_calibration,
     mark_calibrated,
+    model_fingerprint,
 )
 from tilewright.compiler.importers.registry import open_source
 from tilewright.compiler.language_model import ImportedModel, LanguageModel
@@ -143,7 +144,10 @@ def compile_to_artifact(
             built.program,
             print_module(tpu_module),
             built.chip,
-            model=describe(model, seq),
+            model={
+                **describe(model, seq),
+                "fingerprint": model_fingerprint(model.module, container),
+            },
             options=_recorded(options, chosen, ready),
             pipeline=",".join(
                 [

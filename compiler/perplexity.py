@@ -19,7 +19,6 @@ from tilewright.compiler.execution import Execution
 from tilewright.compiler.runtime import LanguageModelSession
 from tilewright.dialects.errors import OptionError
 
-
 ExecutionT = TypeVar("ExecutionT", bound=Execution)
 
 

@@ -101,6 +101,19 @@ PipelineOption = Annotated[
 ]
 
 
+def check_chosen_once(quant: str | None, quant_target: str) -> None:
+    """Raise `OptionError` where a scheme is given and is to be chosen, too."""
+    from tilewright.dialects.errors import OptionError
+
+    if quant is not None and quant_target:
+        raise OptionError(
+            f"--quant {quant} beside --quant-target {quant_target}",
+            why="a target chooses the scheme of every linear layer",
+            hint="leave one out; --quant-candidates says what a target chooses from, --quant-rule "
+            "what some weights are in any case",
+        )
+
+
 def listed(text: str) -> tuple[str, ...]:
     """What stands between commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tilewright.compiler.calibration import model_fingerprint
 from tilewright.compiler.calibration.data import check_vocabulary, read_tokens
 from tilewright.compiler.cli.output import percent, print_json, print_table
 from tilewright.compiler.compare import Execution, OpComparison, compare
@@ -26,6 +27,7 @@ from tilewright.compiler.reports.reference_runs import (
 )
 from tilewright.compiler.reports.tolerance import Change, Tolerance, changes, perplexity_change
 from tilewright.compiler.runtime import SCORE
+from tilewright.compiler.weights.source import WeightSource
 from tilewright.dialects.context import make_context
 from tilewright.dialects.errors import AccuracyError, OptionError
 from tilewright.passes.add_score_function import AddScoreFunctionPass
@@ -44,7 +46,22 @@ def _source_reference(source: Path, model: OpenModel) -> Generator[Reference]:
         AddScoreFunctionPass().apply(make_context(), module)
         imported = replace(imported, module=module)
     with imported.open_weights() as weights:
+        _check_source(source, imported, weights, model)
         yield source_reference(imported, weights)
+
+
+def _check_source(
+    path: Path, imported: ImportedModel, weights: WeightSource, model: OpenModel
+) -> None:
+    """Raise `OptionError` where the artifact was compiled from other weights."""
+    compiled = model.artifact.manifest.model.get("fingerprint")
+    found = model_fingerprint(imported.module, weights)
+    if compiled != found:
+        raise OptionError(
+            f"{path} is not what the artifact was compiled from",
+            why=f"the fingerprint of its weights is {found}, the artifact's {compiled}",
+            hint="give the checkpoint that tw compile was given",
+        )
 
 
 def compare_with_source(

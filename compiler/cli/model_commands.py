@@ -24,6 +24,7 @@ from tilewright.compiler.cli.app import (
     RequantizeFlag,
     SeqOption,
     app,
+    check_chosen_once,
     example,
     listed,
 )
@@ -81,6 +82,7 @@ def compile_verb(
     from tilewright.compiler.importers.packed.schemes import default_quant
     from tilewright.compiler.pipeline import CompileOptions
 
+    check_chosen_once(quant, quant_target)
     options = CompileOptions(
         quant or default_quant(source, act, requantize),
         act,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.compiler.cli.harness import ROOT, SEQ, Models, Tw, assert_refused
+from tests.compiler.cli.harness import ROOT, SEQ, TINY, Models, Tw, assert_refused
 
 from tilewright.compiler.calibration import token_data
 from tilewright.compiler.importers.registry import open_source
+from tilewright.compiler.importers.synthetic import write_checkpoint
 from tilewright.compiler.reports.artifact_runs import Inputs, OpenModel
 from tilewright.compiler.reports.figures import ChannelSums
 from tilewright.compiler.reports.float_runs import FloatRuns, scored
@@ -217,3 +218,9 @@ def test_what_is_refused(
     tokens.write_text("[1, 2]")
     limit = ("--tolerance", "perplexity=1%")
     assert_refused(tw(*plain, *limit), 2, "has no function 'score'", "add-score-function")
+
+
+def test_other_weights_of_the_same_shape_are_refused(tw: Tw, w8a16: Path, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "other", TINY, dtype="f16", seed=4)
+    result = tw("compare", w8a16, "--source", tmp_path / "other")
+    assert_refused(result, 2, "is not what the artifact was compiled from", "fingerprint")

@@ -237,3 +237,14 @@ def test_the_proof_of_a_calibration_is_in_the_manifest(
     record = tw("inspect", artifact, "--json").json["options"]["calibration"]
     assert record["samples"] == 2
     assert record["layers"][DOWN][2] == 7, "rows"
+
+
+@pytest.mark.parametrize("verb", ["compile", "quant-table"])
+def test_a_scheme_beside_a_target_is_refused(
+    tw: Tw, models: Models, tmp_path: Path, verb: str
+) -> None:
+    output = tmp_path / "output"
+    options = ("--quant", "w8a16", "--quant-target", "6bpw", "-o", output)
+    result = tw(verb, models.checkpoint, *options)
+    assert_refused(result, 2, "--quant w8a16 beside --quant-target 6bpw", "--quant-candidates")
+    assert not output.exists()
