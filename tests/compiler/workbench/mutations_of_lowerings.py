@@ -35,10 +35,10 @@ def _swap_operands_of_sub(append: Function) -> Function:
     return wrong
 
 
-def _transpose_square_weights(codes_and_scale: Function) -> Function:
-    def wrong(self: Any, weight: Any, *, transposed: bool = False) -> Any:
+def _transpose_square_weights(quantized: Function) -> Function:
+    def wrong(self: Any, weight: Any, scheme: Any, *, transposed: bool = False) -> Any:
         rows, cols = graph.shape_of(weight.result)
-        return codes_and_scale(self, weight, transposed=transposed != (rows == cols))
+        return quantized(self, weight, scheme, transposed=transposed != (rows == cols))
 
     return wrong
 
@@ -167,7 +167,7 @@ OF_LOWERINGS: tuple[Mutation, ...] = (
         "LowerMatMulToW8A16",
         "transposes square weights",
         _CONVERSION,
-        "Conversion.codes_and_scale",
+        "Conversion.quantized",
         _transpose_square_weights,
     ),
     Mutation(
