@@ -89,13 +89,12 @@ def operand_shapes(bdc: Records, name: OperandName) -> tuple[Int64Array, Int64Ar
         packed = (opcode == BdcOpcode.DEQUANT) & np.isin(bdc["function"], _FOUR_BITS)
         a_cols = np.where(is_mm, depth, np.where(packed, -(-cols // 2), cols))
         return np.where(has_a, rows, 0), a_cols, replicated
-    # One group of columns, or some of `depth` each.
-    groups = np.where(depth > 0, -(-cols // np.maximum(depth, 1)), 1)
+    is_dequant = opcode == BdcOpcode.DEQUANT
+    groups = _groups(cols, depth) if is_dequant.any() else cols
     if name == "c":
-        has_c = (opcode == BdcOpcode.DEQUANT) & has_flag(bdc, BdcFlag.ZERO_POINT)
+        has_c = is_dequant & has_flag(bdc, BdcFlag.ZERO_POINT)
         return np.where(has_c, rows, 0), groups, replicated
     transposed = has_flag(bdc, BdcFlag.TRANSPOSE_RIGHT)
-    is_dequant = opcode == BdcOpcode.DEQUANT
     one_scale, is_requant = has_one_scale(bdc), opcode == BdcOpcode.REQUANT
     has_b = is_mm | is_dequant | one_scale | is_requant | (is_binary & (mode != BMode.IMMEDIATE))
     one_row = one_scale | (is_binary & (mode == BMode.ROW))
@@ -104,6 +103,11 @@ def operand_shapes(bdc: Records, name: OperandName) -> tuple[Int64Array, Int64Ar
     b_cols = np.where(is_mm, np.where(transposed, depth, cols), np.where(one_column, 1, cols))
     b_cols = np.where(is_dequant, groups, np.where(is_requant, REQUANT_COLUMNS, b_cols))
     return np.where(has_b, b_rows, 0), b_cols, replicated | one_row
+
+
+def _groups(cols: Int64Array, depth: Int64Array) -> Int64Array:
+    """One group of columns, or some of `depth` each."""
+    return np.where(depth > 0, -(-cols // np.maximum(depth, 1)), 1)
 
 
 def operand_element(bdc: Records, name: OperandName) -> npt.NDArray[np.uint8]:
