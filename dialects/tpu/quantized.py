@@ -161,8 +161,8 @@ class W4A16MatMulOp(A16MatMul):
     ```
 
     As `tpu.W8A16MatMul`, with `codes` `i8[N, K / 2]` (rounded up). With zero points, codes are
-    unsigned; these lie in 0..15, or are 16 (GPTQ's first format stores them one too little). Without,
-    codes are two's complement.
+    unsigned; these lie in 0..15, or are 16 (GPTQ's first format stores them one too little).
+    Without, codes are two's complement.
 
     Invariants:
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.passes.kernels.test_matmul import CHIP, LOWERING, arguments, emitted, kernel_for, run
 from xdsl.dialects.builtin import ModuleOp
 
-from tests.passes.kernels.test_matmul import CHIP, LOWERING, arguments, emitted, kernel_for, run
 from tilewright.backends.reference import bounds, float64
 from tilewright.backends.reference.numerics import dequantize, plain_codes
 from tilewright.backends.simulator.order import find_races
