@@ -49,14 +49,12 @@ class Tolerance:
             found = _PART.fullmatch(part)
             figure = "" if found is None else found["figure"]
             if found is None or figure not in UNITS:
-                raise _wrong(text, f"{part!r} is not a limit of {', '.join(UNITS)}")
+                raise _wrong(text, f"{part!r} is not a limit, from 0 up, of {', '.join(UNITS)}")
             if figure in limits:
                 raise _wrong(text, f"{figure} is said twice")
             if found["unit"] != UNITS[figure]:
-                wanted = UNITS[figure] or "no unit"
-                raise _wrong(
-                    text, f"a limit of {figure} is in {wanted}, not {found['unit'] or '1'}"
-                )
+                wanted, given = (unit or "no unit" for unit in (UNITS[figure], found["unit"]))
+                raise _wrong(text, f"a limit of {figure} is in {wanted}, not in {given}")
             try:
                 limits[figure] = float(found["number"])
             except ValueError as error:
